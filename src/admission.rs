@@ -6,11 +6,11 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
+use governor::clock::{Clock, DefaultClock, QuantaInstant};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+use governor::{InsufficientCapacity, NotUntil, Quota, RateLimiter};
 use tendon_protocol::control::{Throttle, ThrottleLimit};
 
 use crate::config;
@@ -44,6 +44,21 @@ pub struct Charge {
     pub messages: u32,
     /// Bytes after decompression.
     pub bytes: u32,
+}
+
+/// What of a [`Charge`] each limit has not let pass yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Bill {
+    own_messages: u32,
+    own_bytes: u32,
+    all_messages: u32,
+    all_bytes: u32,
+}
+
+impl From<Charge> for Bill {
+    fn from(Charge { messages, bytes }: Charge) -> Self {
+        Self { own_messages: messages, own_bytes: bytes, all_messages: messages, all_bytes: bytes }
+    }
 }
 
 fn quota(per_second: u32, burst: u32) -> Quota {
@@ -86,21 +101,21 @@ impl Admission {
         }
     }
 
-    /// Charges what was read and says how long reading must rest. Never refuses.
+    /// Pays as much of a bill as the limits allow now. When something is left, reading must rest for
+    /// so long; then pay again. Never refuses.
     #[must_use]
-    pub fn charge(&self, lane: &Lane, charge: Charge) -> Option<(Duration, Throttle)> {
-        let limits = &self.limits;
-        let own_messages = take(&lane.messages, charge.messages, limits.connection_messages_burst, &self.clock);
-        let own_bytes = take(&lane.bytes, charge.bytes, limits.connection_bytes_burst, &self.clock);
-        let all_messages = take_keyed(
-            &self.operator_messages,
-            &lane.operator,
-            charge.messages,
-            limits.operator_messages_burst,
-            &self.clock,
-        );
-        let all_bytes =
-            take_keyed(&self.operator_bytes, &lane.operator, charge.bytes, limits.operator_bytes_burst, &self.clock);
+    pub fn pay(&self, lane: &Lane, bill: &mut Bill) -> Option<(Duration, Throttle)> {
+        let (limits, clock) = (&self.limits, &self.clock);
+        let operator = &lane.operator;
+        let own_messages =
+            part(&mut bill.own_messages, limits.connection_messages_burst, clock, |n| lane.messages.check_n(n));
+        let own_bytes = part(&mut bill.own_bytes, limits.connection_bytes_burst, clock, |n| lane.bytes.check_n(n));
+        let all_messages = part(&mut bill.all_messages, limits.operator_messages_burst, clock, |n| {
+            self.operator_messages.check_key_n(operator, n)
+        });
+        let all_bytes = part(&mut bill.all_bytes, limits.operator_bytes_burst, clock, |n| {
+            self.operator_bytes.check_key_n(operator, n)
+        });
         let waits = [
             (
                 own_messages,
@@ -138,27 +153,23 @@ impl Admission {
     }
 }
 
-/// Charges at most a burst: more could never be paid. The rest is forgiven, which errs towards the producer.
-fn take(limiter: &Direct, amount: u32, burst: u32, clock: &DefaultClock) -> Duration {
-    let Some(amount) = NonZeroU32::new(amount.min(burst)) else {
-        return Duration::ZERO;
-    };
-    match limiter.check_n(amount) {
-        Ok(Ok(())) => Duration::ZERO,
-        Ok(Err(until)) => until.wait_time_from(clock.now()),
-        Err(_) => Duration::ZERO,
+/// Pays one part of a bill, at most a burst at a time: more could never be paid at once. Gives the
+/// time until the next piece can be paid, zero when nothing is left.
+fn part(
+    left: &mut u32,
+    burst: u32,
+    clock: &DefaultClock,
+    check: impl Fn(NonZeroU32) -> Result<Result<(), NotUntil<QuantaInstant>>, InsufficientCapacity>,
+) -> Duration {
+    while let Some(piece) = NonZeroU32::new((*left).min(burst)) {
+        match check(piece) {
+            Ok(Ok(())) => *left -= piece.get(),
+            // One tick at least, or nobody would wait and try again.
+            Ok(Err(until)) => return until.wait_time_from(clock.now()).max(Duration::from_millis(1)),
+            Err(_) => return Duration::ZERO,
+        }
     }
-}
-
-fn take_keyed(limiter: &Keyed, key: &String, amount: u32, burst: u32, clock: &DefaultClock) -> Duration {
-    let Some(amount) = NonZeroU32::new(amount.min(burst)) else {
-        return Duration::ZERO;
-    };
-    match limiter.check_key_n(key, amount) {
-        Ok(Ok(())) => Duration::ZERO,
-        Ok(Err(until)) => until.wait_time_from(clock.now()),
-        Err(_) => Duration::ZERO,
-    }
+    Duration::ZERO
 }
 
 #[cfg(test)]
@@ -177,23 +188,29 @@ mod tests {
         }
     }
 
+    fn bill(messages: u32, bytes: u32) -> Bill {
+        Charge { messages, bytes }.into()
+    }
+
     #[test]
     fn a_lane_over_its_limit_is_delayed_with_the_reason_and_never_refused() {
         let admission = Admission::new(&limits());
         let lane = admission.lane("ada");
-        assert!(admission.charge(&lane, Charge { messages: 1, bytes: 2 << 20 }).is_none());
-        let (delay, throttle) =
-            admission.charge(&lane, Charge { messages: 1, bytes: 1 << 20 }).expect("is over the limit");
+        assert!(admission.pay(&lane, &mut bill(1, 2 << 20)).is_none());
+        let (delay, throttle) = admission.pay(&lane, &mut bill(1, 1 << 20)).expect("is over the limit");
         assert!(delay > Duration::from_millis(900) && delay <= Duration::from_secs(1), "{delay:?}");
         assert_eq!(throttle.limit, ThrottleLimit::ConnectionBytes);
         assert!(throttle.text.contains("connection_bytes_per_s"), "{}", throttle.text);
     }
 
     #[test]
-    fn a_charge_larger_than_the_burst_is_paid_with_the_burst() {
+    fn a_bill_larger_than_the_burst_is_paid_in_pieces_and_nothing_is_forgiven() {
         let admission = Admission::new(&limits());
         let lane = admission.lane("ada");
-        assert!(admission.charge(&lane, Charge { messages: 1, bytes: u32::MAX }).is_none());
+        let mut bill = bill(2500, 0);
+        assert!(admission.pay(&lane, &mut bill).is_some());
+        // The first thousand went through, and what trickled in meanwhile is less than a piece.
+        assert_eq!((bill.own_messages, bill.all_messages), (1500, 0));
     }
 
     #[test]

@@ -400,8 +400,13 @@ impl Job<'_> {
                 self.warnings.push(format!("episode {key}, {}: {}", feature.feature, said.join(", ")));
             }
         }
-        if let Some(stream) = record.report.iter().flat_map(|report| &report.streams).find(|stream| !stream.keeps_rate)
-        {
+        let streams = || record.report.iter().flat_map(|report| &report.streams);
+        for stream in streams().filter(|stream| stream.time_backwards > 0) {
+            let (feature, steps) = (&stream.feature, stream.time_backwards);
+            self.warnings
+                .push(format!("episode {key}, {feature}: {steps} steps back in time (capture time goes backwards)"));
+        }
+        for stream in streams().filter(|stream| !stream.keeps_rate) {
             let declared = stream.declared_hz.map_or_else(String::new, |hz| format!(" of {hz:.1} Hz declared"));
             self.warnings
                 .push(format!("episode {key}, {}: measured {:.2} Hz{declared}", stream.feature, stream.measured_hz));

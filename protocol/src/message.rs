@@ -21,12 +21,10 @@ use crate::stream::{ArchivedDeclareWire, StreamDeclaration};
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PayloadError {
     /// The archive's own check failed.
-    #[error("payload of {kind} is not a valid archive: {why}")]
+    #[error("payload of {kind} is not a valid archive of schema {:#06x}; encode it byte by byte as docs/wire.md says", kind.schema())]
     Archive {
         /// What the message is.
         kind: Kind,
-        /// What the check says.
-        why: String,
     },
     /// Bytes before or after the archive.
     #[error("payload of {kind} has {got} bytes, its content takes {expected}; nothing may lie before or behind it")]
@@ -162,7 +160,7 @@ fn access<'a, T>(kind: Kind, payload: &'a [u8]) -> Result<&'a T, PayloadError>
 where
     T: rkyv::Portable + for<'c> CheckBytes<HighValidator<'c, rancor::Error>>,
 {
-    rkyv::access::<T, rancor::Error>(payload).map_err(|error| PayloadError::Archive { kind, why: error.to_string() })
+    rkyv::access::<T, rancor::Error>(payload).map_err(|_| PayloadError::Archive { kind })
 }
 
 /// The check of an archive accepts bytes in front of it; we do not.

@@ -274,7 +274,7 @@ impl Reader<'_> {
                     Step::Gone
                 }
             };
-            // Decompressed bytes too: a chunk is charged as a whole, and never more than a burst.
+            // Decompressed bytes too: a chunk is charged as a whole, after it lies in memory.
             let is_full = chunk.wire_bytes.max(chunk.charge.bytes as usize) >= CHUNK_BYTES;
             match step {
                 Step::Go if is_full => {
@@ -364,7 +364,8 @@ impl Reader<'_> {
             return true;
         }
         let chunk = std::mem::take(chunk);
-        if let Some((delay, throttle)) = self.door.admission.charge(&self.lane, chunk.charge) {
+        let mut bill = chunk.charge.into();
+        while let Some((delay, throttle)) = self.door.admission.pay(&self.lane, &mut bill) {
             metrics::counter!("tendon_throttled_ms_total").increment(u64::from(throttle.delay_ms));
             if Admission::is_told(delay) {
                 let tell = tendon_actors::session::TellThrottle { epoch: self.attached.epoch, throttle };

@@ -74,6 +74,10 @@ async fn admit(request: &Request, door: &Door) -> Result<Identity, Refused> {
         let message = format!("no WebSocket at {}; producers connect to {INGEST_PATH}", request.path());
         return Err(refused(404, "not_found", message));
     }
+    if *door.stopping.borrow() {
+        let message = "the server stops; connect again in a few seconds".to_owned();
+        return Err(Refused { status: 503, code: "stopping", message, retry_after: Some(Duration::from_secs(2)) });
+    }
     if let Err(error) = actix_http::ws::verify_handshake(request.head()) {
         return Err(refused(400, "bad_handshake", format!("{error}; send a WebSocket handshake of version 13")));
     }

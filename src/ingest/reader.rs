@@ -8,7 +8,7 @@ use tendon_actors::session::machine::{JournalEntry, SampleHead, SampleShape};
 use tendon_protocol::control::{ErrorCode, ErrorMessage, Probe};
 use tendon_protocol::envelope::{ENVELOPE_BYTES, Opener};
 use tendon_protocol::id::StreamId;
-use tendon_protocol::message::{MessageError, PayloadError, View};
+use tendon_protocol::message::{MessageError, View};
 
 thread_local! {
     /// One decompression context per worker thread: a hundred kilobytes that a thousand idle connections need not hold each.
@@ -33,13 +33,7 @@ fn bad(text: String) -> ErrorMessage {
 const REMEDY: &str = "correct the producer, then connect again and send on from the positions of the welcome";
 
 fn unreadable(error: &MessageError) -> ErrorMessage {
-    match error {
-        // The check's own words hold addresses of this process's memory.
-        MessageError::Payload(PayloadError::Archive { kind, .. }) => {
-            bad(format!("payload of {kind} is not a valid archive; {REMEDY}"))
-        }
-        MessageError::Envelope(_) | MessageError::Payload(_) => bad(format!("{error}; {REMEDY}")),
-    }
+    bad(format!("{error}; {REMEDY}"))
 }
 
 /// Checks one message.

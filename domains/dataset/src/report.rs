@@ -83,6 +83,7 @@ fn stream_report(
         gaps: rhythm.gaps,
         jitter_ms: rhythm.jitter_s * 1e3,
         not_finite: samples.flags.iter().filter(|flags| **flags & flag::NOT_FINITE != 0).count() as u64,
+        time_backwards: samples.time_backwards,
         undecodable: samples.flags.iter().filter(|flags| **flags & flag::UNDECODABLE != 0).count() as u64,
         keeps_rate: declared_hz.is_none_or(|rate| rhythm.keeps(rate, samples.count(), duration_s))
             && fps.is_none_or(|rate| rhythm.keeps(rate, samples.count(), duration_s)),

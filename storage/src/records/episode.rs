@@ -242,6 +242,9 @@ pub struct StreamReport {
     /// Pictures that do not decode.
     #[serde(default)]
     pub undecodable: u64,
+    /// Samples whose capture time lies before that of the sample before them.
+    #[serde(default)]
+    pub time_backwards: u64,
     /// Server time less the stream's clock in nanoseconds, when it could be estimated.
     #[serde(default)]
     pub clock_offset_ns: Option<i64>,
