@@ -14,10 +14,10 @@ use anyhow::{Context, Result, bail};
 use tendon_actors::fleet::FleetHandle;
 use tendon_actors::house::{House, HouseSettings};
 use tendon_actors::session::machine::MachineSettings;
+use tendon_actors::video::{encoder_of, encoders_of};
 use tendon_storage::frames::{FrameLog, LogConfig, RealFiles, RecoveryReport};
 use tendon_storage::meta::Meta;
 use tendon_storage::objects::Objects;
-use tendon_storage::records::VideoChoice;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -159,19 +159,34 @@ fn tell_recovery(report: &RecoveryReport) {
 /// The ffmpeg that is configured: a path, or a name that is looked up.
 ///
 /// # Errors
-/// When encoding is configured and there is none: better now than at the first export.
+/// When encoding is configured and there is none, or none with the encoder: better now than at the first export.
 fn find_ffmpeg(config: &Config) -> Result<Option<PathBuf>> {
-    let wanted = &config.video.ffmpeg;
+    let (wanted, codec) = (&config.video.ffmpeg, config.video.codec);
     let found =
         if wanted.components().count() > 1 { is_program(wanted).then(|| wanted.clone()) } else { look_up(wanted) };
-    if found.is_none() && config.video.codec != VideoChoice::Keep {
+    let Some(encoder) = encoder_of(codec) else {
+        return Ok(found);
+    };
+    let Some(program) = found else {
         bail!(
-            "video.codec is {} but {} is not there; install it (apt-get install ffmpeg), or set video.codec = \"keep\"",
-            config.video.codec,
+            "video.codec is {codec} but {} is not there; install it (apt-get install ffmpeg), or set video.codec = \"keep\"",
             wanted.display()
         );
+    };
+    let Some(encoders) = encoders_of(&program) else {
+        bail!(
+            "video.codec is {codec} but {} does not list its encoders; run \"{} -encoders\" to see why, install another (apt-get install ffmpeg), or set video.codec = \"keep\"",
+            program.display(),
+            program.display()
+        );
+    };
+    if !encoders.iter().any(|it| it == encoder) {
+        bail!(
+            "video.codec is {codec} but {} has no encoder {encoder}; install one that has it (apt-get install ffmpeg) and name it in video.ffmpeg, or set video.codec = \"keep\"",
+            program.display()
+        );
     }
-    Ok(found)
+    Ok(Some(program))
 }
 
 fn is_program(path: &Path) -> bool {
@@ -183,4 +198,40 @@ fn is_program(path: &Path) -> bool {
 pub fn look_up(name: &Path) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| is_program(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use tendon_storage::records::VideoChoice;
+
+    use super::*;
+
+    /// The program is written by another process: were it open here while a parallel test starts a
+    /// child, running it would fail as a busy file.
+    #[test]
+    fn a_server_that_is_to_encode_needs_a_program_with_the_encoder() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        let mut find = |name: &str, text: &str, codec| {
+            let path = folder.path().join(name);
+            let writing = ["-c", "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\""];
+            let status = std::process::Command::new("sh").args(writing).arg(&path).arg(text).status().unwrap();
+            assert!(status.success());
+            config.video.ffmpeg = path.clone();
+            config.video.codec = codec;
+            find_ffmpeg(&config).map(|found| assert_eq!(found, Some(path))).map_err(|error| error.to_string())
+        };
+        let one = "#!/bin/sh\necho ' V....D libx264 text'\necho ' V....D libaom-av1 text'\n";
+        assert_eq!(find("one", one, VideoChoice::H264), Ok(()));
+        assert_eq!(find("one", one, VideoChoice::Keep), Ok(()));
+        let error = find("one", one, VideoChoice::Av1).unwrap_err();
+        assert!(error.contains("has no encoder libsvtav1; install one"), "{error}");
+        let error = find("broken", "#!/bin/sh\nexit 1\n", VideoChoice::H264).unwrap_err();
+        assert!(error.contains("does not list its encoders"), "{error}");
+        assert_eq!(find("broken", "#!/bin/sh\nexit 1\n", VideoChoice::Keep), Ok(()), "it is not even started");
+        config.video.codec = VideoChoice::Av1;
+        config.video.ffmpeg = folder.path().join("none");
+        let error = find_ffmpeg(&config).unwrap_err().to_string();
+        assert!(error.contains("is not there; install it"), "{error}");
+    }
 }

@@ -315,6 +315,12 @@ fn an_export_replaces_an_earlier_one_and_nothing_else() {
         text(&checked.stdout)
     );
 
+    let nothing = server.ask(&["export", "no-such-dataset", "--out", out.path().to_str().unwrap(), "--json"]);
+    assert_eq!(code(&nothing), Some(1), "there is no episode to export");
+    assert_documented("error", &document(&nothing));
+    assert_eq!(document(&nothing)["error"]["code"], "wrong_state");
+    assert_eq!(code(&tendon(&["verify", out.path().to_str().unwrap()])), Some(0), "the earlier export is untouched");
+
     let mine = tempfile::tempdir().unwrap();
     std::fs::write(mine.path().join("thesis.txt"), "mine").unwrap();
     let refused = server.ask(&["export", "growing", "--out", mine.path().to_str().unwrap()]);
@@ -429,7 +435,7 @@ fn what_cannot_be_done_says_what_to_do_and_exits_with_2() {
     let asked = |arguments: &[&str], code, words| refused(&[arguments, &ask].concat(), code, words);
     asked(&["stream", nowhere], "usage", "meta/info.json");
     asked(&["stream", source, "--episodes", "7"], "usage", "no episode 7");
-    asked(&["export", "no-such-dataset", "--out", nowhere], "", "no-such-dataset");
+    asked(&["export", "0197f3a0-0000-7000-8000-000000000001", "--out", nowhere], "not_found", "does not exist");
     refused(&["token", "list", "--data", nowhere], "usage", "--data");
     refused(&["token", "list", "--data", server.data.to_str().unwrap()], "failed", "--to");
     let checked = tendon(&["verify", nowhere, "--json"]);

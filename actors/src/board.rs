@@ -140,6 +140,8 @@ impl Completion for Kept {
                 self.board.bytes.fetch_add(u64::from(self.bytes), Ordering::Relaxed);
                 self.board.acknowledger.notify_one();
             }
+            // The consequence of an earlier failure of this session, which was told then.
+            Err(error) if matches!(*error, LogError::Behind { .. }) => {}
             Err(_) => self.board.failed.store(true, Ordering::Release),
         }
         if self.board.failed.load(Ordering::Acquire) || self.board.session_waits.load(Ordering::Acquire) {

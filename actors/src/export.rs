@@ -13,7 +13,7 @@ use tendon_dataset::lerobot::writer::{Writer, v21};
 use tendon_dataset::rows::{self, RowsReport};
 use tendon_storage::meta::{EpisodeFilter, MetaError};
 use tendon_storage::records::{
-    DatasetName, EpisodeKey, EpisodeRecord, ExportFile, ExportFormat, ExportRecord, JobState, VideoChoice,
+    DatasetName, EpisodeKey, EpisodeRecord, EpisodeState, ExportFile, ExportFormat, ExportRecord, JobState, VideoChoice,
 };
 
 use crate::api::{NewExport, Refusal, RefusalCode};
@@ -29,6 +29,9 @@ use convert::{RowsTrouble, StudioOf, convert, to_rows};
 const PAGE: usize = 500;
 /// Exports looked through for one to go on with.
 const EARLIER: usize = 50;
+
+/// How the warning ends about an episode that is not stored yet; it is not taken over by a later export.
+const NOT_IN: &str = ": not in this export";
 
 fn invalid(text: impl Into<String>) -> Refusal {
     Refusal::new(RefusalCode::Invalid, text)
@@ -84,10 +87,11 @@ pub async fn start(house: &Arc<House>, new: NewExport) -> Result<ExportRecord, R
         warnings: Vec::new(),
     };
     let (shared, wanted) = (Arc::clone(house), record.clone());
-    let episodes = blocking(move || {
-        let episodes = select(&shared, &wanted)?;
+    let (episodes, record) = blocking(move || {
+        let (episodes, warnings) = select(&shared, &wanted)?;
+        let wanted = ExportRecord { warnings, ..wanted };
         shared.meta.exports.create(&wanted)?;
-        Ok::<_, Refusal>(episodes)
+        Ok::<_, Refusal>((episodes, wanted))
     })
     .await?;
     let (house, job) = (Arc::clone(house), record.clone());
@@ -96,7 +100,7 @@ pub async fn start(house: &Arc<House>, new: NewExport) -> Result<ExportRecord, R
 }
 
 /// The episodes of an export, in order of their making.
-fn select(house: &House, export: &ExportRecord) -> Result<Vec<EpisodeRecord>, Refusal> {
+fn select(house: &House, export: &ExportRecord) -> Result<(Vec<EpisodeRecord>, Vec<String>), Refusal> {
     if let Some(session) = export.session
         && house.meta.sessions.get(session)?.is_none()
     {
@@ -116,7 +120,15 @@ fn select(house: &House, export: &ExportRecord) -> Result<Vec<EpisodeRecord>, Re
         }
     }
     let all = found.len();
-    found.retain(|episode| is_exportable(episode.state) && !export.exclude.contains(&episode.key()));
+    if let Some(unknown) = export.exclude.iter().find(|key| !found.iter().any(|episode| episode.key() == **key)) {
+        return Err(invalid(format!(
+            "episode {unknown} is to be left out but is not there; list the episodes to see their names"
+        )));
+    }
+    found.retain(|episode| !export.exclude.contains(&episode.key()) && episode.state != EpisodeState::Discarded);
+    let (found, waiting): (Vec<_>, Vec<_>) = found.into_iter().partition(|episode| is_exportable(episode.state));
+    let warnings = waiting.iter().map(|episode| format!("episode {} is {}{NOT_IN}", episode.key(), episode.state));
+    let warnings: Vec<String> = warnings.collect();
     if found.is_empty() {
         let what = export.dataset.as_ref().map_or_else(
             || format!("session {}", export.session.unwrap_or_default()),
@@ -127,7 +139,7 @@ fn select(house: &House, export: &ExportRecord) -> Result<Vec<EpisodeRecord>, Re
         );
         return Err(Refusal::new(RefusalCode::WrongState, text));
     }
-    Ok(found)
+    Ok((found, warnings))
 }
 
 /// Marks exports that a stopped server left behind as failed.
@@ -170,9 +182,15 @@ async fn run(house: Arc<House>, export: ExportRecord, episodes: Vec<EpisodeRecor
     let id = export.id.clone();
     let outcome = match tokio::fs::create_dir_all(&folder).await {
         Ok(()) => {
-            Job { house: &house, folder: &folder, warnings: Vec::new(), prefix: export.prefix.clone(), export }
-                .run(episodes)
-                .await
+            Job {
+                house: &house,
+                folder: &folder,
+                warnings: export.warnings.clone(),
+                prefix: export.prefix.clone(),
+                export,
+            }
+            .run(episodes)
+            .await
         }
         Err(error) => Err(storage(format!("scratch folder {}: {error}", folder.display()))),
     };
@@ -277,7 +295,23 @@ impl Job<'_> {
         };
         let total = self.finish(writer).await?;
         let files = files::listing(self.house, &self.prefix).await?;
+        self.refresh_earlier(&files).await;
         Ok(Done { rows: total, episodes: written, prefix: self.prefix, files, warnings: self.warnings })
+    }
+
+    /// Exports that this one went on with lie under the same prefix: their files are these now.
+    async fn refresh_earlier(&self, files: &[ExportFile]) {
+        let (shared, prefix, files) = (Arc::clone(self.house), self.prefix.clone(), files.to_vec());
+        let refreshed = blocking(move || {
+            let page = shared.meta.exports.list(Some(JobState::Done), None, EARLIER)?;
+            for other in page.records.iter().filter(|other| other.prefix == prefix) {
+                shared.meta.exports.update(&other.id, |record| record.files.clone_from(&files))?;
+            }
+            Ok::<_, MetaError>(())
+        });
+        if let Err(error) = refreshed.await {
+            tracing::error!("files of earlier exports of this dataset not refreshed: {error}");
+        }
     }
 
     fn not_finite(&self) -> NotFinite {
@@ -331,8 +365,14 @@ impl Job<'_> {
             let (place, wanted) = (folder.clone(), spec.clone());
             match blocking(move || Writer::append_to(place, wanted)).await {
                 Ok(writer) => {
+                    // What info.json counts, not what the manifest lists: a commit that was cut may have left one more there.
+                    let done = usize::try_from(writer.totals().episodes).unwrap_or(usize::MAX).min(*done);
+                    self.warnings
+                        .splice(0..0, other.warnings.iter().filter(|warning| !warning.ends_with(NOT_IN)).cloned());
+                    let mut said = std::collections::HashSet::new();
+                    self.warnings.retain(|warning| said.insert(warning.clone()));
                     self.prefix.clone_from(&other.prefix);
-                    return Ok((AnyWriter::V30(Box::new(writer.with_image_statistics(studio.hook()))), *done));
+                    return Ok((AnyWriter::V30(Box::new(writer.with_image_statistics(studio.hook()))), done));
                 }
                 Err(error) => {
                     tracing::info!("export begins anew: {error}");

@@ -73,7 +73,8 @@ impl FleetHandle {
                     // Samples without a record: the metadata was deleted or is of another log.
                     tracing::error!(%session, "the log holds samples of a session without a record; they are kept, restore the metadata or remove the log");
                 }
-                Err(refusal) => return Err(refusal),
+                // One session that cannot be read must not keep the others from recording.
+                Err(refusal) => tracing::error!(%session, "session not recovered: {refusal}"),
             }
         }
         let interrupted = self.house.clone();
@@ -222,13 +223,17 @@ fn recover(house: &House, id: SessionId) -> Result<Start, Refusal> {
     let mut latest = BTreeMap::new();
     for (stream, next) in &positions {
         if *stream != StreamId::JOURNAL && *next > 0 {
-            let last = house.log.read(id, *stream, next - 1, *next).map_err(failed)?;
+            let (last, _) = stored::read_whole_entries(&house.log, id, *stream, next - 1, *next).map_err(failed)?;
             latest.extend(last.last().and_then(|entry| stored::last_time(&entry.payload)).map(|time| (*stream, time)));
         }
     }
     let journal_from = record.released.get(&StreamId::JOURNAL).copied().unwrap_or(0);
     let journal_to = positions.get(&StreamId::JOURNAL).copied().unwrap_or(0);
-    let entries = house.log.read(id, StreamId::JOURNAL, journal_from, journal_to).map_err(failed)?;
+    let (entries, damage) =
+        stored::read_whole_entries(&house.log, id, StreamId::JOURNAL, journal_from, journal_to).map_err(failed)?;
+    for damage in damage {
+        tracing::error!(session = %id, "a mark or lost message cannot be read: {damage}");
+    }
     let journal: Vec<JournalEntry> = entries.iter().filter_map(|entry| stored::journal_entry(&entry.payload)).collect();
     for entry in &journal {
         if let JournalEntry::Lost(lost) = entry {

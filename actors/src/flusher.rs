@@ -21,10 +21,12 @@ use thiserror::Error;
 
 use crate::house::{House, blocking};
 use crate::session::machine::FlushOrder;
-use crate::stored::{MANIFEST, Manifest, ManifestObject, ManifestStream, prefix, times};
+use crate::stored::{MANIFEST, Manifest, ManifestObject, ManifestStream, prefix, read_whole_entries, times};
 
-/// Sequences read from the log at once: about a minute of one stream at 200 Hz.
+/// Sequences of numbers read from the log at once: about a minute of one stream at 200 Hz.
 const READ_SEQUENCES: u64 = 8192;
+/// Pictures read from the log at once: 32 MiB of the largest ones.
+const READ_PICTURES: u64 = 32;
 
 /// Why an episode could not be stored. It is tried again.
 #[derive(Debug, Error)]
@@ -35,6 +37,9 @@ pub enum FlushError {
     /// The object store.
     #[error(transparent)]
     Objects(#[from] ObjectError),
+    /// The manifest.
+    #[error("manifest does not become JSON: {0}")]
+    Manifest(#[from] serde_json::Error),
     /// The scratch folder.
     #[error("scratch file {path}: {source}; make room or give this user write permission")]
     Scratch {
@@ -119,7 +124,7 @@ async fn put(
         report: gathered.report.clone(),
     };
     let path = format!("{}/{MANIFEST}", prefix(key));
-    let text = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
+    let text = serde_json::to_vec_pretty(&manifest)?;
     house.objects.put(&path, Bytes::from(text)).await?;
     drop_older_attempts(house, &manifest, &path).await;
     let state = if order.missing.is_empty() { EpisodeState::Stored } else { EpisodeState::Incomplete };
@@ -162,16 +167,17 @@ fn gather(
     let scratch = |source| FlushError::Scratch { path: folder.to_owned(), source };
     std::fs::create_dir_all(folder).map_err(scratch)?;
     let place = format!("{}/{attempt}", prefix(order.record.key()));
-    let mut gatherer = Gatherer::new(session.streams.iter().cloned()).map_err(|error| error.to_string());
+    let mut gatherer = Gatherer::for_measuring(session.streams.iter().cloned()).map_err(|error| error.to_string());
     let mut trouble = None;
     let mut streams = Vec::new();
-    let numbers = session.streams.iter().map(|declaration| declaration.stream);
+    let numbers = session.streams.iter().map(|declaration| (declaration.stream, declaration.content.is_camera()));
+    let mut damage = Vec::new();
     let mut files = Vec::new();
-    for stream in numbers.chain([StreamId::JOURNAL]) {
+    for (stream, is_camera) in numbers.chain([(StreamId::JOURNAL, false)]) {
         let file = folder.join(format!("{stream}.tdn"));
         let name = if stream == StreamId::JOURNAL { "journal".to_owned() } else { format!("stream-{stream}") };
         let mut spooled = Spooled::create(file.clone(), format!("{place}/{name}.tdn"))?;
-        read_stream(house, order, window, stream, |message| {
+        read_stream(house, order, window, (stream, is_camera), &mut damage, |message| {
             spooled.add(&message)?;
             if let Ok(gatherer) = &mut gatherer
                 && let Err(error) = gatherer.add(&message)
@@ -181,6 +187,10 @@ fn gather(
             Ok(())
         })?;
         files.push((stream, spooled.finish()?, file));
+    }
+    for damage in damage {
+        tracing::error!(episode = %order.record.key(), "stored without a part that cannot be read: {damage}");
+        trouble.get_or_insert(damage);
     }
     let journal = files.pop().and_then(|(_, object, file)| object.map(|object| (object, file)));
     for (declaration, (_, object, file)) in session.streams.iter().zip(files) {
@@ -219,16 +229,19 @@ fn read_stream(
     house: &House,
     order: &FlushOrder,
     window: &Window,
-    stream: StreamId,
+    (stream, is_camera): (StreamId, bool),
+    trouble: &mut Vec<String>,
     mut take: impl FnMut(Bytes) -> Result<(), FlushError>,
 ) -> Result<(), FlushError> {
     let session = order.record.session;
+    let step = if is_camera { READ_PICTURES } else { READ_SEQUENCES };
     let mut opener = Opener::new();
     let mut from = order.from.get(&stream).copied().unwrap_or(0);
     let to = order.to.get(&stream).copied().unwrap_or(0);
     while from < to {
-        let until = to.min(from.saturating_add(READ_SEQUENCES));
-        let entries = house.log.read(session, stream, from, until)?;
+        let until = to.min(from.saturating_add(step));
+        let (entries, damage) = read_whole_entries(&house.log, session, stream, from, until)?;
+        trouble.extend(damage);
         for entry in entries {
             // An entry that reaches over the edge was passed on with the part before.
             if entry.first < from && from != order.from.get(&stream).copied().unwrap_or(0) {

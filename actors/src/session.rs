@@ -39,6 +39,9 @@ pub use work::Clocks;
 
 /// How often a session looks at its deadlines. Flush deadlines are in seconds.
 const TICK: Duration = Duration::from_secs(1);
+/// A session that writes fast releases the log this often in bytes, besides every half minute: a segment that is
+/// written again costs half of a new one, which is filled with zeros first.
+const RELEASE_BYTES: u64 = 32 << 20;
 /// How long appends wait when the log refuses them.
 const STALL: Duration = Duration::from_millis(50);
 /// Messages to one producer that wait for its socket. One that reads nothing for so long is cut off.
@@ -63,6 +66,8 @@ pub struct Session {
     stall_told: bool,
     /// Declared streams that the saved record has. A sample is stored after its declaration, or it would be worth nothing.
     streams_saved: usize,
+    /// Bytes made durable since the log was last told what it may forget.
+    unreleased_bytes: u64,
     /// Duplicates that wait until what they repeat is durable.
     unverified: VecDeque<(SampleHead, Bytes, Arc<Permits>)>,
     work: VecDeque<Work>,
@@ -100,6 +105,7 @@ impl Session {
             stalled: VecDeque::new(),
             stall_told: false,
             streams_saved,
+            unreleased_bytes: 0,
             unverified: VecDeque::new(),
             work: VecDeque::new(),
             working: false,
@@ -290,6 +296,8 @@ impl Session {
             && self.work.is_empty()
             && !self.working
             && self.draining.is_empty()
+            && self.stalled.is_empty()
+            && self.permits_are_back()
     }
 
     /// Whether the log stores nothing at present. The session that holds it need not be one that sends.
@@ -370,6 +378,12 @@ impl Actor for Session {
             this.act(effects, ctx);
             this.save_clocks(ctx);
             let (samples, bytes) = this.board.take_counts();
+            this.unreleased_bytes += bytes;
+            if this.unreleased_bytes >= RELEASE_BYTES {
+                this.unreleased_bytes = 0;
+                let effects = this.machine.release_now(this.house.clock.now_ns());
+                this.act(effects, ctx);
+            }
             metrics::counter!("tendon_frames_stored_total").increment(samples);
             metrics::counter!("tendon_stored_bytes_total").increment(bytes);
             if this.is_over() {

@@ -213,6 +213,35 @@ fn batch_conflict(again: &BatchView<'_>, first: &BatchView<'_>) -> Option<u64> {
     (from..to).find(|sequence| sample(again, *sequence) != sample(first, *sequence))
 }
 
+/// Reads entries of the log, and around those that are damaged: what is whole, and what was wrong. Blocks.
+///
+/// # Errors
+/// When the log cannot be read at all.
+pub fn read_whole_entries(
+    log: &FrameLog,
+    session: SessionId,
+    stream: StreamId,
+    from: u64,
+    to: u64,
+) -> Result<(Vec<Stored>, Vec<String>), LogError> {
+    match log.read(session, stream, from, to) {
+        Ok(entries) => Ok((entries, Vec::new())),
+        Err(error @ LogError::Damaged { .. }) if to.saturating_sub(from) <= 1 => {
+            Ok((Vec::new(), vec![format!("stream {stream}, sequence {from}: {error}")]))
+        }
+        Err(LogError::Damaged { .. }) => {
+            let middle = from + (to - from) / 2;
+            let (mut entries, mut damage) = read_whole_entries(log, session, stream, from, middle)?;
+            let (later, more) = read_whole_entries(log, session, stream, middle, to)?;
+            let known: Vec<u64> = entries.iter().map(|entry| entry.first).collect();
+            entries.extend(later.into_iter().filter(|entry| !known.contains(&entry.first)));
+            damage.extend(more);
+            Ok((entries, damage))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads and checks an episode's manifest.
 ///
 /// # Errors

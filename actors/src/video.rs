@@ -3,9 +3,14 @@
 //! Called by [`crate::export`] on a blocking thread. JPEGs and coded units that fit their rows are
 //! never touched here.
 
+mod encoders;
+mod running;
+#[cfg(test)]
+mod tests;
+
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 
 use bytes::Bytes;
 use tendon_dataset::episode::{Camera, Picture};
@@ -17,6 +22,9 @@ use tendon_dataset::mp4::mux::{Format, Unit, write};
 use tendon_dataset::rows::Reencode;
 use tendon_protocol::stream::Content;
 use thiserror::Error;
+
+pub use encoders::{AV1_ENCODER, H264_ENCODER, encoder_of, encoders_of};
+use running::Running;
 
 /// Quality and distance of key frames are lerobot's own defaults (lerobot 0.6, `VideoEncodingConfig`).
 const KEY_EVERY: &str = "2";
@@ -87,16 +95,17 @@ impl Job<'_> {
     fn unfit(&self, what: String) -> VideoError {
         VideoError::Unfit { feature: self.feature.to_owned(), what }
     }
-    /// Waits for ffmpeg and turns its complaint into an error.
-    fn finish(&self, mut child: Child) -> Result<(), VideoError> {
-        drop(child.stdin.take());
-        let output = child.wait_with_output().map_err(|source| self.io(source))?;
-        if output.status.success() {
+    /// Starts ffmpeg; what it complains of goes to `complaints`.
+    fn start(&self, command: &mut Command, complaints: PathBuf) -> Result<Running, VideoError> {
+        Running::start(command, complaints).map_err(|source| self.io(source))
+    }
+    /// Waits for ffmpeg and turns its complaint into an error. Its output must have been read to the end or dropped.
+    fn finish(&self, mut running: Running) -> Result<(), VideoError> {
+        let is_success = running.wait().map_err(|source| self.io(source))?;
+        if is_success {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&output.stderr);
-        let message = text.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
-        Err(VideoError::Failed { feature: self.feature.to_owned(), what: self.what, message })
+        Err(VideoError::Failed { feature: self.feature.to_owned(), what: self.what, message: running.complaint() })
     }
 }
 
@@ -124,15 +133,10 @@ impl Studio<'_> {
         Ok(command)
     }
 
-    fn decoder(&self, job: &Job<'_>, file: &Path) -> Result<Child, VideoError> {
+    fn decoder(&self, job: &Job<'_>, file: &Path) -> Result<Running, VideoError> {
         let mut command = self.command(job.feature, job.what)?;
         command.arg("-i").arg(file).args(["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| job.io(source))
+        job.start(command.stdin(Stdio::null()).stdout(Stdio::piped()), self.file("decoder.log"))
     }
 
     fn encoder(
@@ -142,7 +146,7 @@ impl Studio<'_> {
         height: u32,
         width: u32,
         out: &Path,
-    ) -> Result<Child, VideoError> {
+    ) -> Result<Running, VideoError> {
         // ffmpeg 5.1 reads pictures from its standard input although `-nostdin` forbids it to read commands from there.
         let mut command = self.command(job.feature, job.what)?;
         let rate = self.fps.to_string();
@@ -159,16 +163,11 @@ impl Studio<'_> {
             "-",
         ]);
         match target {
-            Content::Av1 => command.args(["-c:v", "libsvtav1", "-preset", "12"]),
-            Content::Values | Content::Jpeg | Content::H264 => command.args(["-c:v", "libx264", "-bf", "0"]),
+            Content::Av1 => command.args(["-c:v", AV1_ENCODER, "-preset", "12"]),
+            Content::Values | Content::Jpeg | Content::H264 => command.args(["-c:v", H264_ENCODER, "-bf", "0"]),
         };
         command.args(["-g", KEY_EVERY, "-crf", CRF, "-pix_fmt", "yuv420p", "-f", "mp4", "-y"]).arg(out);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| job.io(source))
+        job.start(command.stdin(Stdio::piped()).stdout(Stdio::null()), self.file("encoder.log"))
     }
 
     /// Histogram of the pictures that these rows show, for a camera whose units this program cannot decode.
@@ -257,29 +256,23 @@ impl Studio<'_> {
         let mut frames = Frames::of(&job, &mut decoder, height, width)?;
         let mut encoder = self.encoder(&job, target, height, width, &out)?;
         let black = vec![0u8; height as usize * width as usize * 3];
-        let mut at: Option<u32> = None;
         for (row, unit) in source.rows.iter().enumerate() {
-            let wanted = unit.and_then(|unit| place.get(unit as usize).copied());
-            if let Some(wanted) = wanted {
-                while at.is_none_or(|at| at < wanted) {
-                    if frames.next(&job)?.is_none() {
-                        return Err(job.unfit(format!(
-                            "row {row} shows unit {wanted}, but only {} pictures decode",
-                            at.map_or(0, |at| at + 1)
-                        )));
-                    }
-                    at = Some(at.map_or(0, |at| at + 1));
+            let pixels = match unit {
+                Some(unit) => {
+                    let wanted = place.get(*unit as usize).copied();
+                    let wanted = wanted
+                        .ok_or_else(|| job.unfit(format!("row {row} shows unit {unit} of {}", source.units.len())))?;
+                    show(&job, &mut frames, row, *unit, wanted)?
                 }
-            }
-            let pixels = if wanted.is_some() { frames.current() } else { &black };
+                None => &black[..],
+            };
             if !feed(&job, &mut encoder, pixels)? {
                 break;
             }
         }
         job.finish(encoder)?;
-        drop(frames);
-        let _ = decoder.kill();
-        let _ = decoder.wait();
+        // Pictures behind the last row are of no use, so the decoder need not come to its end.
+        drop((frames, decoder));
         take_encoded(&job, camera, target, &out, source.rows.len())
     }
 
@@ -288,9 +281,25 @@ impl Studio<'_> {
     }
 }
 
+/// The picture of a unit that leaves the decoder as number `wanted`. Pictures come once and in order.
+fn show<'a>(job: &Job<'_>, frames: &'a mut Frames, row: usize, unit: u32, wanted: u32) -> Result<&'a [u8], VideoError> {
+    if frames.read > wanted.saturating_add(1) {
+        return Err(job.unfit(format!(
+            "row {row} shows unit {unit}, which was captured before the picture of an earlier row: \
+             time runs backwards; take the grid or another stream as the row clock"
+        )));
+    }
+    while frames.read <= wanted {
+        if frames.next(job)?.is_none() {
+            return Err(job.unfit(format!("row {row} shows unit {unit}, but only {} pictures decode", frames.read)));
+        }
+    }
+    Ok(frames.current())
+}
+
 /// Writes pixels to ffmpeg. False when it has stopped reading: its error comes with [`Job::finish`].
-fn feed(job: &Job<'_>, child: &mut Child, pixels: &[u8]) -> Result<bool, VideoError> {
-    let Some(stdin) = &mut child.stdin else {
+fn feed(job: &Job<'_>, child: &mut Running, pixels: &[u8]) -> Result<bool, VideoError> {
+    let Some(stdin) = child.stdin() else {
         return Ok(false);
     };
     match stdin.write_all(pixels) {
@@ -351,12 +360,14 @@ fn take_encoded(
 struct Frames {
     stdout: ChildStdout,
     pixels: Vec<u8>,
+    /// Pictures that were read; the current one is the last of them.
+    read: u32,
 }
 
 impl Frames {
-    fn of(job: &Job<'_>, child: &mut Child, height: u32, width: u32) -> Result<Self, VideoError> {
-        let stdout = child.stdout.take().ok_or_else(|| job.unfit("ffmpeg has no output".to_owned()))?;
-        Ok(Self { stdout, pixels: vec![0; height as usize * width as usize * 3] })
+    fn of(job: &Job<'_>, child: &mut Running, height: u32, width: u32) -> Result<Self, VideoError> {
+        let stdout = child.take_stdout().ok_or_else(|| job.unfit("ffmpeg has no output".to_owned()))?;
+        Ok(Self { stdout, pixels: vec![0; height as usize * width as usize * 3], read: 0 })
     }
 
     fn current(&self) -> &[u8] {
@@ -365,7 +376,10 @@ impl Frames {
 
     fn next(&mut self, job: &Job<'_>) -> Result<Option<&[u8]>, VideoError> {
         match self.stdout.read_exact(&mut self.pixels) {
-            Ok(()) => Ok(Some(&self.pixels)),
+            Ok(()) => {
+                self.read = self.read.saturating_add(1);
+                Ok(Some(&self.pixels))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(job.io(error)),
         }

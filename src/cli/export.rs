@@ -4,6 +4,8 @@
 //! keeps the promise that a dataset that a reader can see is always whole.
 
 mod download;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -32,6 +34,10 @@ server could not export this, and says why; 2: not done for another reason.";
 
 /// Pause between two looks at the job.
 const POLL: Duration = Duration::from_millis(250);
+/// Times that the files are fetched anew when a newer export has changed them meanwhile.
+const RESTARTS: usize = 2;
+/// The server's refusals that are about what was asked for, not about who asks or how the server is.
+const ABOUT_DATA: [&str; 2] = ["wrong_state", "invalid"];
 /// Steps of the bar.
 const STEPS: f64 = 1000.0;
 
@@ -152,8 +158,18 @@ pub fn check_out(out: &Path) -> Result<(), CliError> {
 pub async fn export(client: &Client, request: &NewExport, out: &Path, output: &Output) -> Result<Exported, CliError> {
     // Looked at first: an hour of work on the server must not end at a folder that is not empty.
     let target = Target::open(out)?;
-    let record = follow(client, client.export(request).await?, output).await?;
-    let bytes = target.fetch(client, &record, output).await?;
+    let mut record = follow(client, start(client, request).await?, output).await?;
+    let mut restarts = 0;
+    let bytes = loop {
+        match target.fetch(client, &record, output).await {
+            Err(error) if error.code == download::CHANGED && restarts < RESTARTS => {
+                restarts += 1;
+                output.note("a newer export has changed files meanwhile; fetching them anew");
+                record = again(client, request, record, output).await?;
+            }
+            fetched => break fetched?,
+        }
+    };
     Ok(Exported {
         export: record.id,
         path: out.display().to_string(),
@@ -164,6 +180,24 @@ pub async fn export(client: &Client, request: &NewExport, out: &Path, output: &O
         bytes,
         warnings: record.warnings,
     })
+}
+
+async fn start(client: &Client, request: &NewExport) -> Result<ExportRecord, CliError> {
+    let started = client.export(request).await;
+    started.map_err(|error| if ABOUT_DATA.contains(&error.code.as_str()) { error.about_data() } else { error })
+}
+
+/// The export as it is now. A record that still lists the old files is of no more use: the same is
+/// then asked for again, which waits for the newer export and goes on where that ended.
+async fn again(
+    client: &Client,
+    request: &NewExport,
+    before: ExportRecord,
+    output: &Output,
+) -> Result<ExportRecord, CliError> {
+    let now = client.export_state(&before.id).await?;
+    let now = if now.files == before.files { start(client, request).await? } else { now };
+    follow(client, now, output).await
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a conversion of floats saturates")]
@@ -179,7 +213,9 @@ async fn follow(client: &Client, started: ExportRecord, output: &Output) -> Resu
             }
             JobState::Failed => {
                 let why = record.error.unwrap_or_else(|| "the server gives no reason".to_owned());
-                return Err(CliError::refused("export_failed", format!("the export failed: {why}")).about_data());
+                let error = CliError::refused("export_failed", format!("the export failed: {why}"));
+                // Only an export that was cut off by the end of its server has no end of its own.
+                return Err(if record.finished_ns.is_some() { error.about_data() } else { error });
             }
         }
         bar.set_position((record.progress * STEPS) as u64);
@@ -188,18 +224,5 @@ async fn follow(client: &Client, started: ExportRecord, output: &Output) -> Resu
         }
         tokio::time::sleep(POLL).await;
         record = client.export_state(&record.id).await?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_a_session_and_everything_else_a_dataset() {
-        let id = "0197f3a0-0000-7000-8000-000000000001";
-        assert_eq!(id.parse(), Ok(Source::Session(id.parse().unwrap())));
-        assert_eq!("cups".parse(), Ok(Source::Dataset("cups".parse().unwrap())));
-        assert!("../cups".parse::<Source>().is_err());
     }
 }

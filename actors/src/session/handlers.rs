@@ -188,7 +188,7 @@ impl Handler<RequestMark> for Session {
             time_ns: 0,
             instruction: message.instruction,
         };
-        let Some(link) = &self.link else {
+        let Some(link) = self.link.as_ref().filter(|link| !link.outbox.is_closed()) else {
             return Err(Refusal::new(
                 RefusalCode::NoProducer,
                 "no producer is connected that could make the mark; connect the robot first",
@@ -232,7 +232,7 @@ impl Handler<AskLive> for Session {
             lost,
         });
         Some(Live {
-            connected: self.link.is_some(),
+            connected: self.link.as_ref().is_some_and(|link| !link.outbox.is_closed()),
             epoch: self.machine.record().epoch,
             episode: self.machine.current(),
             streams: streams.collect(),

@@ -33,6 +33,9 @@ pub struct MachineSettings {
     /// How far back in capture time a start mark may reach, in nanoseconds: older samples outside
     /// of episodes leave the log.
     pub mark_lag_ns: i64,
+    /// How long an incomplete episode that is stored holds the log for samples that may complete it,
+    /// in nanoseconds.
+    pub incomplete_hold_ns: i64,
     /// Shortest time between two releases of the log, in nanoseconds. A release costs one
     /// synchronous write of the session's record.
     pub release_every_ns: i64,
@@ -40,7 +43,12 @@ pub struct MachineSettings {
 
 impl Default for MachineSettings {
     fn default() -> Self {
-        Self { flush_wait_ns: 10_000_000_000, mark_lag_ns: 10_000_000_000, release_every_ns: 30_000_000_000 }
+        Self {
+            flush_wait_ns: 10_000_000_000,
+            mark_lag_ns: 10_000_000_000,
+            incomplete_hold_ns: 600_000_000_000,
+            release_every_ns: 30_000_000_000,
+        }
     }
 }
 
@@ -460,20 +468,22 @@ impl Machine {
         self.release_up_to(StreamState::releasable, now_ns)
     }
 
+    /// Much has been written since the last release: the log takes used segments again rather than new ones.
+    pub fn release_now(&mut self, now_ns: i64) -> Vec<Effect> {
+        self.release(now_ns)
+    }
+
     /// The log is full: what lies outside of episodes is no longer kept for a start mark that comes late.
     pub fn make_room(&mut self, now_ns: i64) -> Vec<Effect> {
+        self.give_up_incomplete(i64::MAX);
         self.release_up_to(StreamState::durable, now_ns)
     }
 
     /// Releases what no episode needs, up to `free` of each stream.
     fn release_up_to(&mut self, free: fn(&StreamState) -> u64, now_ns: i64) -> Vec<Effect> {
         self.released_at_ns = now_ns;
-        if self.record.state.has_ended() {
-            // Nothing more will come that could complete them.
-            self.episodes.retain(|_, open| {
-                open.is_flushing() || open.record.state != tendon_storage::records::EpisodeState::Incomplete
-            });
-        }
+        // Nothing more will come to a session that has ended.
+        self.give_up_incomplete(if self.record.state.has_ended() { i64::MAX } else { now_ns });
         if self.is_finished() {
             self.save_positions();
             return vec![Effect::SaveSession, Effect::ReleaseAll];
@@ -496,6 +506,19 @@ impl Machine {
         }
         self.save_positions();
         vec![Effect::SaveSession, Effect::Release(below)]
+    }
+
+    /// Incomplete episodes whose time is up at `now_ns` hold the log no longer: what there was is stored.
+    fn give_up_incomplete(&mut self, now_ns: i64) {
+        self.episodes.retain(|_, open| !open.is_incomplete_until(now_ns));
+    }
+
+    /// Puts a clock that was never heard of before the present one: it can only be of an earlier boot.
+    fn meet_clock(&mut self, clock: ClockId) {
+        if !self.clocks.contains(&clock) {
+            let place = self.clocks.len().saturating_sub(1);
+            self.clocks.insert(place, clock);
+        }
     }
 
     fn save_positions(&mut self) {
@@ -527,6 +550,10 @@ impl Machine {
                 let text =
                     format!("episode {number} is still being recorded; stop or discard it, then complete the session");
                 return Err(Refusal::new(RefusalCode::WrongState, text));
+            }
+            (End::Completed, None) if !self.journal_pending.is_empty() => {
+                let text = "a mark is on its way to the disk; try again in a second";
+                return Err(Refusal::new(RefusalCode::Busy, text));
             }
             (End::Completed, None) => self.record.state = SessionState::Completed,
             (End::Failed(reason), open) => {

@@ -20,6 +20,9 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Shortest time between two savings of a clock's measurements, in nanoseconds. Lost ones only widen the uncertainty.
 const CLOCKS_EVERY_NS: i64 = 30_000_000_000;
 
+/// Most clocks of a session: a producer that is started again hundreds of times has another trouble.
+const CLOCKS_MAX: usize = 256;
+
 /// One thing to write down.
 pub(super) enum Work {
     SaveSession(Box<SessionRecord>, Vec<oneshot::Sender<()>>),
@@ -169,6 +172,9 @@ impl Clocks {
     }
 
     pub(super) fn learn(&mut self, session: SessionId, news: &ClockNews) {
+        if !self.records.contains_key(&news.clock) && self.records.len() >= CLOCKS_MAX {
+            return;
+        }
         let record = self.records.entry(news.clock).or_insert_with(|| ClockRecord {
             session,
             clock: news.clock,

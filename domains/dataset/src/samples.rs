@@ -208,7 +208,7 @@ impl StreamSamples {
         Ok(())
     }
 
-    fn add_media(&mut self, media: MediaView<'_>, message: &Bytes) -> Result<(), GatherError> {
+    fn add_media(&mut self, media: MediaView<'_>, message: &Bytes, keep: Pictures) -> Result<(), GatherError> {
         let StreamDeclaration { stream, content, .. } = self.declaration;
         if media.content() != content {
             return Err(self.other_shape(stream, media.sequence(), format!("{:?}", media.content())));
@@ -230,6 +230,9 @@ impl StreamSamples {
                 Err(_) => sample.flags |= flag::UNDECODABLE,
             }
         }
+        if keep == Pictures::Digests {
+            sample.data = digest(media.data());
+        }
         let place = self.place_of(media.clock())?;
         self.sequences.push(sample.sequence);
         self.capture_ns.push(sample.capture_ns);
@@ -249,6 +252,12 @@ impl StreamSamples {
     }
 }
 
+/// Length and CRC32C of a picture, in its place.
+fn digest(data: &[u8]) -> Bytes {
+    let sum = tendon_protocol::envelope::crc32c(data).to_le_bytes();
+    Bytes::from([&(data.len() as u64).to_le_bytes()[..], &sum[..]].concat())
+}
+
 /// The part of `message` that `data` is, without copying where it lies in it.
 fn slice_of(message: &Bytes, data: &[u8]) -> Bytes {
     // A compressed message was opened into another buffer.
@@ -265,6 +274,16 @@ pub struct Gatherer {
     /// By journal sequence, so that a loss that was replayed counts once.
     lost: BTreeMap<u64, Lost>,
     opener: Opener,
+    keep: Pictures,
+}
+
+/// What a gatherer keeps of pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pictures {
+    /// All of them.
+    Whole,
+    /// Their length and checksum: enough to measure rates and to tell two of them apart.
+    Digests,
 }
 
 impl Gatherer {
@@ -280,7 +299,15 @@ impl Gatherer {
                 return Err(GatherError::DeclaredTwice { stream, first: first.declaration.feature, second });
             }
         }
-        Ok(Self { streams, lost: BTreeMap::new(), opener: Opener::new() })
+        Ok(Self { streams, lost: BTreeMap::new(), opener: Opener::new(), keep: Pictures::Whole })
+    }
+
+    /// A gatherer that keeps no pictures, only what a report needs of them: an hour of cameras is gigabytes.
+    ///
+    /// # Errors
+    /// When a stream is declared twice.
+    pub fn for_measuring(declarations: impl IntoIterator<Item = StreamDeclaration>) -> Result<Self, GatherError> {
+        Ok(Self { keep: Pictures::Digests, ..Self::new(declarations)? })
     }
 
     /// Takes one stored message, envelope included: samples, marks (which say nothing here) and losses.
@@ -290,11 +317,13 @@ impl Gatherer {
     /// # Errors
     /// When the message is none of these or does not fit its declaration; nothing of it is taken then.
     pub fn add(&mut self, message: &Bytes) -> Result<(), GatherError> {
-        let Self { streams, lost, opener } = self;
+        let Self { streams, lost, opener, keep } = self;
         let of = |stream| GatherError::NotDeclared { stream };
         match View::open(opener, message)? {
             View::Batch(batch) => streams.get_mut(&batch.stream()).ok_or(of(batch.stream()))?.add_batch(batch),
-            View::Media(media) => streams.get_mut(&media.stream()).ok_or(of(media.stream()))?.add_media(media, message),
+            View::Media(media) => {
+                streams.get_mut(&media.stream()).ok_or(of(media.stream()))?.add_media(media, message, *keep)
+            }
             View::Lost(it) => {
                 if !streams.contains_key(&it.stream) {
                     return Err(of(it.stream));

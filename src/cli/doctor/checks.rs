@@ -1,17 +1,16 @@
 //! The checks themselves. Each looks, and changes nothing that stays.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Check, State};
 use crate::cli::output::bytes;
 use crate::config::Config;
 use crate::server::look_up;
-use tendon_storage::records::VideoChoice;
+use tendon_actors::video::{AV1_ENCODER, H264_ENCODER, encoder_of, encoders_of};
 
 /// Writes that are timed; enough for a median that means something, short enough for a hard disk.
 const SYNCS: usize = 40;
@@ -27,8 +26,8 @@ const SYNC_UNBELIEVABLE_MS: f64 = 0.005;
 const FREE_BYTES: u64 = 2 << 30;
 /// Sockets, segments and the metadata's files of a thousand sessions.
 const OPEN_FILES: u64 = 4096;
-/// Longest text that is read from ffmpeg.
-const FFMPEG_BYTES_MAX: u64 = 1 << 20;
+/// What ffmpeg is for.
+const FFMPEG_NEEDED: &str = "needed to encode as H.264 or AV1, for the statistics of cameras that send H.264 or AV1, and to fill gaps in such cameras; JPEG cameras need none";
 
 /// Everything, in the order in which it is shown.
 pub(super) fn all(config: &Config) -> Vec<Check> {
@@ -168,84 +167,34 @@ fn sync_times(place: &Path) -> io::Result<Vec<f64>> {
 
 fn ffmpeg(config: &Config) -> Check {
     let name = "ffmpeg";
-    let get = "apt-get install ffmpeg, or brew install ffmpeg; only needed to encode cameras as H.264 or AV1 and to fill gaps in coded video";
+    let get = format!("apt-get install ffmpeg, or brew install ffmpeg; {FFMPEG_NEEDED}");
     let wanted = &config.video.ffmpeg;
     let found =
         if wanted.components().count() > 1 { wanted.is_file().then(|| wanted.clone()) } else { look_up(wanted) };
-    let needed = config.video.codec != VideoChoice::Keep;
-    let without = if needed { State::Missing } else { State::Warning };
+    let encoder = encoder_of(config.video.codec);
+    let without = if encoder.is_some() { State::Missing } else { State::Warning };
     let Some(program) = found else {
-        return check(
-            name,
-            without,
-            format!("{} is not there; cameras are muxed as they come", wanted.display()),
-            Some(get.to_owned()),
-        );
+        return check(name, without, format!("{} is not there", wanted.display()), Some(get));
     };
-    let Some(listed) = ask(&program, &["-hide_banner", "-encoders"]) else {
-        return check(name, without, format!("{} does not run", program.display()), Some(get.to_owned()));
+    let Some(encoders) = encoders_of(&program) else {
+        return check(name, without, format!("{} does not run", program.display()), Some(get));
     };
-    let encoders = encoders(&listed);
-    let (h264, av1) = (
-        encoders.iter().any(|encoder| encoder.contains("264")),
-        encoders.iter().any(|encoder| encoder.contains("av1") || encoder.contains("rav1e")),
-    );
-    let message = format!(
-        "{} with {}",
-        program.display(),
-        if encoders.is_empty() { "no video encoder".to_owned() } else { encoders.join(", ") }
-    );
-    let lacking = match config.video.codec {
-        VideoChoice::H264 => !h264,
-        VideoChoice::Av1 => !av1,
-        VideoChoice::Keep => false,
+    let (has, lacks): (Vec<&str>, Vec<&str>) =
+        [H264_ENCODER, AV1_ENCODER].into_iter().partition(|used| encoders.iter().any(|encoder| encoder == used));
+    let message = match (&has[..], &lacks[..]) {
+        (_, []) => format!("{} with {}", program.display(), has.join(" and ")),
+        ([], _) => format!("{} without {}", program.display(), lacks.join(" and ")),
+        _ => format!("{} with {}, without {}", program.display(), has.join(" and "), lacks.join(" and ")),
     };
-    match (lacking, h264 && av1) {
-        (true, _) => check(
-            name,
-            State::Missing,
-            message,
-            Some(format!("video.codec is {}: take an ffmpeg that has it ({get})", config.video.codec)),
-        ),
-        (false, false) => check(
-            name,
-            State::Warning,
-            message,
-            Some(format!("an ffmpeg with libx264 and libsvtav1 can do more ({get})")),
-        ),
-        (false, true) => check(name, State::Ok, message, None),
+    if let Some(encoder) = encoder.filter(|encoder| lacks.contains(encoder)) {
+        let remedy = format!("video.codec is {}: take an ffmpeg that has {encoder} ({get})", config.video.codec);
+        return check(name, State::Missing, message, Some(remedy));
     }
-}
-
-/// Encoders of H.264 and AV1 in the list of `ffmpeg -encoders`.
-fn encoders(listed: &str) -> Vec<String> {
-    let known = [
-        "libx264",
-        "libsvtav1",
-        "librav1e",
-        "libaom-av1",
-        "libopenh264",
-        "h264_nvenc",
-        "av1_nvenc",
-        "h264_vaapi",
-        "h264_videotoolbox",
-    ];
-    let words: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
-    known.into_iter().filter(|encoder| words.contains(encoder)).map(str::to_owned).collect()
-}
-
-fn ask(program: &Path, arguments: &[&str]) -> Option<String> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let mut text = Vec::new();
-    let read = child.stdout.take()?.take(FFMPEG_BYTES_MAX).read_to_end(&mut text);
-    let status = child.wait().ok()?;
-    (read.is_ok() && status.success()).then(|| String::from_utf8_lossy(&text).into_owned())
+    if lacks.is_empty() {
+        return check(name, State::Ok, message, None);
+    }
+    let remedy = format!("an ffmpeg with {H264_ENCODER} and {AV1_ENCODER} can do more ({get})");
+    check(name, State::Warning, message, Some(remedy))
 }
 
 fn port(config: &Config) -> Check {
@@ -310,6 +259,8 @@ fn grain() -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use tendon_storage::records::VideoChoice;
+
     use super::*;
 
     fn config(data: &Path) -> Config {
@@ -360,11 +311,36 @@ mod tests {
         assert!(found.remedy.unwrap().contains("install ffmpeg"));
     }
 
+    /// Another encoder of the same format is of no use: the command line names the one.
     #[test]
-    fn encoders_are_read_from_ffmpegs_own_list() {
-        let listed = " V....D libx264              libx264 H.264 (codec h264)\n V..... libsvtav1  SVT-AV1\n V..... mjpeg  MJPEG\n";
-        assert_eq!(encoders(listed), ["libx264", "libsvtav1"]);
-        assert!(encoders("").is_empty());
+    fn only_the_encoder_that_is_used_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        config.video.ffmpeg = lists(folder.path(), "one", &["libx264", "libaom-av1", "av1_nvenc"]);
+        let found = ffmpeg(&config);
+        assert_eq!(found.state, State::Warning, "nothing is encoded");
+        assert!(found.message.ends_with("with libx264, without libsvtav1"), "{}", found.message);
+        assert!(found.remedy.unwrap().contains("statistics of cameras"));
+        config.video.codec = VideoChoice::H264;
+        assert_eq!(ffmpeg(&config).state, State::Warning);
+        config.video.codec = VideoChoice::Av1;
+        let found = ffmpeg(&config);
+        assert_eq!(found.state, State::Missing);
+        assert!(found.remedy.unwrap().contains("an ffmpeg that has libsvtav1"));
+        config.video.ffmpeg = lists(folder.path(), "both", &["libx264", "libsvtav1"]);
+        assert_eq!(ffmpeg(&config).state, State::Ok);
+    }
+
+    /// A program that lists these encoders. It is made by another process: were it open here while a
+    /// parallel test starts a child, running it would fail as a busy file.
+    fn lists(folder: &Path, name: &str, encoders: &[&str]) -> PathBuf {
+        let path = folder.join(name);
+        let lines: Vec<String> = encoders.iter().map(|encoder| format!("echo ' V....D {encoder} text'")).collect();
+        let text = format!("#!/bin/sh\n{}\n", lines.join("\n"));
+        let writing = ["-c", "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\""];
+        let status = std::process::Command::new("sh").args(writing).arg(&path).arg(text).status().unwrap();
+        assert!(status.success());
+        path
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Files of an export on this disk: fetched aside, then put in place, `info.json` last.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
+use indicatif::ProgressBar;
 use tendon_dataset::lerobot::MANIFEST;
 use tendon_storage::records::{ExportFile, ExportRecord};
 
@@ -20,6 +22,8 @@ const FOLDERS: [&str; 3] = ["data", "meta", "videos"];
 const KINDS: [&str; 4] = ["parquet", "mp4", "json", "jsonl"];
 /// Times that a file is asked for.
 const TRIES: usize = 4;
+/// Code of the error when a file is no longer what the export listed.
+pub(super) const CHANGED: &str = "export_changed";
 /// Longest path of a file; the deepest of ours has about 100 bytes.
 const PATH_BYTES_MAX: usize = 1024;
 
@@ -44,7 +48,7 @@ impl Target {
             }
         };
         let is_empty = entries.filter_map(Result::ok).all(|entry| entry.file_name() == ASIDE);
-        if is_empty || folder.join(MANIFEST).is_file() {
+        if is_empty || folder.join(MANIFEST).is_file() || target.was_cut() {
             return Ok(target);
         }
         Err(CliError::usage(format!(
@@ -53,44 +57,72 @@ impl Target {
         )))
     }
 
+    /// Whether a command ended while it put files in place: the folder is then ours, and no dataset.
+    fn was_cut(&self) -> bool {
+        let is_ours = self.folder.join(ASIDE).symlink_metadata().is_ok_and(|aside| aside.is_dir());
+        is_ours && !self.folder.join(INFO).exists()
+    }
+
     /// Brings the files of a finished export here; gives their bytes.
     ///
     /// # Errors
-    /// When the server lists what cannot be, does not answer, or the disk refuses.
+    /// When the server lists what cannot be, does not answer, or the disk refuses; with the code
+    /// [`CHANGED`] when a file is not what was listed.
     pub(super) async fn fetch(&self, client: &Client, record: &ExportRecord, output: &Output) -> Result<u64, CliError> {
         check(&record.files)?;
         let total: u64 = record.files.iter().map(|file| file.bytes).sum();
         let bar = output.bar_bytes(total, "fetching");
-        let aside = self.folder.join(ASIDE);
-        remove_folder(&aside)?;
+        self.clear_aside()?;
+        let mut finished = 0;
         for file in &record.files {
-            self.fetch_one(client, &record.id, file, |bytes| bar.inc(bytes)).await?;
+            self.fetch_one(client, &record.id, file, &bar, finished).await?;
+            finished += file.bytes;
         }
         bar.finish_and_clear();
         self.put_in_place(&record.files)?;
         Ok(total)
     }
 
-    async fn fetch_one(
+    /// Makes the aside folder, or empties it. It is never gone in between, as it says whose the folder is.
+    fn clear_aside(&self) -> Result<(), CliError> {
+        let aside = self.folder.join(ASIDE);
+        let failed =
+            |error| CliError::path("empty", &aside, &error, "remove it by hand, and give this user write permission");
+        std::fs::create_dir_all(&aside).map_err(failed)?;
+        for entry in std::fs::read_dir(&aside).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_folder = entry.file_type().map_err(failed)?.is_dir();
+            let removed =
+                if is_folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+            removed.map_err(failed)?;
+        }
+        sync_folder(&self.folder)
+    }
+
+    /// Brings one file; `finished` are the bytes of the files before it.
+    ///
+    /// # Errors
+    /// As [`Target::fetch`].
+    pub(super) async fn fetch_one(
         &self,
         client: &Client,
         export: &str,
         file: &ExportFile,
-        progress: impl Fn(u64),
+        bar: &ProgressBar,
+        finished: u64,
     ) -> Result<(), CliError> {
         let path = self.folder.join(ASIDE).join(&file.path);
         make_parent(&path)?;
         let mut last = None;
         for _ in 0..TRIES {
-            match client.fetch(export, &file.path, &path, &progress).await {
+            // What an earlier try brought does not count.
+            bar.set_position(finished);
+            match client.fetch(export, &file.path, &path, |bytes| bar.inc(bytes)).await {
                 Ok(length) if length == file.bytes => return Ok(()),
                 Ok(length) => {
-                    let text = format!(
-                        "{} has {length} bytes, the export listed {}; it was extended meanwhile, run the command again",
-                        file.path, file.bytes
-                    );
-                    last = Some(CliError::failed(text));
+                    return Err(changed(format!("{} has {length} bytes, the export listed {}", file.path, file.bytes)));
                 }
+                Err(error) if error.code == "not_found" => return Err(changed(error.message)),
                 Err(error) if error.code == "unreachable" => last = Some(error),
                 Err(error) => return Err(error),
             }
@@ -98,24 +130,43 @@ impl Target {
         Err(last.unwrap_or_else(|| CliError::failed(format!("{} cannot be fetched", file.path))))
     }
 
-    /// Takes an earlier dataset out of sight, moves the files, shows the new one, removes what is left of the old.
+    /// Replaces an earlier dataset. From the first step to the last but one there is no `info.json`,
+    /// so that no reader takes old and new files together for a dataset, whenever this ends.
     fn put_in_place(&self, files: &[ExportFile]) -> Result<(), CliError> {
+        self.hide()?;
+        let (info, others): (Vec<&ExportFile>, Vec<&ExportFile>) = files.iter().partition(|file| file.path == INFO);
+        others.iter().try_for_each(|file| self.place(file))?;
+        self.remove_old(files)?;
+        // The files themselves were synced as they came. The folder of the last one may hold nothing yet.
+        make_parent(&self.folder.join(INFO))?;
+        self.sync_folders(files)?;
+        info.iter().try_for_each(|file| self.place(file))?;
+        sync_folder(&self.folder.join("meta"))?;
+        remove_folder(&self.folder.join(ASIDE))
+    }
+
+    /// Takes an earlier dataset out of sight, for good before the first of its files changes.
+    fn hide(&self) -> Result<(), CliError> {
         let info = self.folder.join(INFO);
-        if let Err(error) = std::fs::remove_file(&info)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(CliError::path("replace", &info, &error, "give this user write permission"));
+        match std::fs::remove_file(&info) {
+            Ok(()) => sync_folder(&self.folder.join("meta")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(CliError::path("replace", &info, &error, "give this user write permission")),
         }
-        let mut ordered: Vec<&ExportFile> = files.iter().collect();
-        ordered.sort_by_key(|file| (file.path == INFO, file.path.starts_with("meta/")));
-        for file in ordered {
-            let (from, to) = (self.folder.join(ASIDE).join(&file.path), self.folder.join(&file.path));
-            make_parent(&to)?;
-            std::fs::rename(&from, &to)
-                .map_err(|error| CliError::path("put in place", &to, &error, "give this user write permission"))?;
-        }
-        remove_folder(&self.folder.join(ASIDE))?;
-        self.remove_old(files)
+    }
+
+    fn place(&self, file: &ExportFile) -> Result<(), CliError> {
+        let (from, to) = (self.folder.join(ASIDE).join(&file.path), self.folder.join(&file.path));
+        make_parent(&to)?;
+        std::fs::rename(&from, &to)
+            .map_err(|error| CliError::path("put in place", &to, &error, "give this user write permission"))
+    }
+
+    /// All folders that hold one of the files, up to the dataset's own.
+    fn sync_folders(&self, files: &[ExportFile]) -> Result<(), CliError> {
+        let folders: BTreeSet<&Path> =
+            files.iter().flat_map(|file| Path::new(&file.path).ancestors().skip(1)).collect();
+        folders.iter().rev().try_for_each(|folder| sync_folder(&self.folder.join(folder)))
     }
 
     fn remove_old(&self, files: &[ExportFile]) -> Result<(), CliError> {
@@ -146,6 +197,10 @@ impl Target {
         }
         Ok(())
     }
+}
+
+fn changed(what: impl std::fmt::Display) -> CliError {
+    CliError::refused(CHANGED, format!("{what}; a newer export has changed it meanwhile, run the command again"))
 }
 
 fn is_ours(path: &Path) -> bool {
@@ -179,6 +234,12 @@ fn make_parent(path: &Path) -> Result<(), CliError> {
     std::fs::create_dir_all(parent).map_err(|error| {
         CliError::path("make", parent, &error, "give this user write permission, or choose another --out")
     })
+}
+
+fn sync_folder(folder: &Path) -> Result<(), CliError> {
+    File::open(folder)
+        .and_then(|opened| opened.sync_all())
+        .map_err(|error| CliError::path("sync", folder, &error, "look at the disk, then run the command again"))
 }
 
 fn remove_folder(folder: &Path) -> Result<(), CliError> {
@@ -220,6 +281,70 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), ".tendon-partial/meta/info.json", "{");
         Target::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_whose_new_files_were_cut_before_the_manifest_is_taken_again() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "data/chunk-000/file-000.parquet", "new");
+        assert_eq!(Target::open(folder.path()).unwrap_err().code, "usage");
+        write(&folder.path().join(ASIDE), INFO, "new");
+        let target = Target::open(folder.path()).unwrap();
+        target.clear_aside().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path().join(ASIDE)).unwrap().count(), 0);
+        Target::open(folder.path()).unwrap();
+        // A dataset of somebody else stays refused.
+        write(folder.path(), INFO, "theirs");
+        assert_eq!(Target::open(folder.path()).unwrap_err().code, "usage");
+    }
+
+    #[test]
+    fn an_export_that_cannot_be_shown_leaves_no_old_file_beside_new_ones_and_can_be_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = ("data/chunk-000/file-000.parquet", "data/chunk-000/file-007.parquet");
+        for path in [INFO, MANIFEST, new, old, "videos/top/file-000.mp4"] {
+            write(folder.path(), path, "old");
+        }
+        let files = [file(INFO), file(MANIFEST), file(new)];
+        for file in &files {
+            write(&folder.path().join(ASIDE), &file.path, "new");
+        }
+        // Only the last rename has nothing to move.
+        std::fs::remove_file(folder.path().join(ASIDE).join(INFO)).unwrap();
+        let error = Target::open(folder.path()).unwrap().put_in_place(&files).unwrap_err();
+        assert!(error.message.contains(INFO), "{error}");
+        let read = |path: &str| std::fs::read_to_string(folder.path().join(path)).ok();
+        assert_eq!((read(INFO), read(old), read("videos/top/file-000.mp4")), (None, None, None));
+        assert_eq!((read(new).as_deref(), read(MANIFEST).as_deref()), (Some("new"), Some("new")));
+        assert!(folder.path().join(ASIDE).is_dir(), "the folder is known as ours");
+
+        let target = Target::open(folder.path()).unwrap();
+        target.clear_aside().unwrap();
+        for file in &files {
+            write(&folder.path().join(ASIDE), &file.path, "newer");
+        }
+        target.put_in_place(&files).unwrap();
+        assert_eq!((read(INFO).as_deref(), read(new).as_deref()), (Some("newer"), Some("newer")));
+        assert!(!folder.path().join(ASIDE).exists());
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_the_last_file_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = "data/chunk-000/file-007.parquet";
+        for path in [MANIFEST, old, "meta/info.json/notes.txt"] {
+            write(folder.path(), path, "old");
+        }
+        let files = [file(INFO), file("data/chunk-000/file-000.parquet")];
+        for file in &files {
+            write(&folder.path().join(ASIDE), &file.path, "new");
+        }
+        let target = Target::open(folder.path()).unwrap();
+        target.put_in_place(&files).unwrap_err();
+        assert!(folder.path().join(old).exists() && !folder.path().join(&files[1].path).exists());
+        std::fs::remove_dir_all(folder.path().join(INFO)).unwrap();
+        target.put_in_place(&files).unwrap();
+        assert!(folder.path().join(INFO).is_file() && !folder.path().join(old).exists());
     }
 
     #[test]

@@ -135,6 +135,10 @@ pub struct EpisodeRecord {
     pub clock: ClockId,
     /// Capture time of the start mark in nanoseconds of `clock`; the first moment inside.
     pub start_ns: i64,
+    /// Newest capture time on `clock` that was seen while the episode was open. Where it ends if the
+    /// producer is started again and its stop mark comes on another clock.
+    #[serde(default)]
+    pub last_ns: Option<i64>,
     /// Capture time of the stop mark in nanoseconds of `clock`.
     #[serde(default)]
     pub stop_ns: Option<i64>,

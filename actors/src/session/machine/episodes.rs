@@ -53,12 +53,14 @@ impl OpenEpisode {
         matches!(self.phase, Phase::Waiting { .. })
     }
 
-    pub(super) fn is_flushing(&self) -> bool {
-        matches!(self.phase, Phase::Flushing { .. })
-    }
-
     pub(super) fn is_paused(&self) -> bool {
         self.record.state == EpisodeState::Paused
+    }
+
+    /// Whether it is stored as it is and its wait for more ends at or before `now_ns`.
+    pub(super) fn is_incomplete_until(&self, now_ns: i64) -> bool {
+        let is_over = matches!(self.phase, Phase::Waiting { deadline_ns, .. } if deadline_ns <= now_ns);
+        self.record.state == EpisodeState::Incomplete && is_over
     }
 
     fn until_mut(&mut self) -> Option<&mut Until> {
@@ -70,6 +72,9 @@ impl OpenEpisode {
 
     /// A stream that was behind the stop mark may have passed it.
     pub(super) fn saw(&mut self, head: &SampleHead, clocks: &[ClockId]) {
+        if head.clock == self.record.clock && self.phase == Phase::Open {
+            self.record.last_ns = self.record.last_ns.max(Some(head.last_ns));
+        }
         let (clock, Some(stop_ns)) = (self.record.clock, self.record.stop_ns) else {
             return;
         };
@@ -104,12 +109,13 @@ impl Machine {
     }
 
     pub(super) fn apply_mark(&mut self, mark: &Mark, now_ns: i64) -> Vec<Effect> {
-        if !self.clocks.contains(&mark.clock) {
-            self.clocks.push(mark.clock);
-        }
+        self.meet_clock(mark.clock);
         if mark.sequence < self.marks_applied {
             // Saved before the restart, ahead of the session's record.
             return Vec::new();
+        }
+        if self.record.state.has_ended() {
+            return bad_mark(mark, "the session has ended");
         }
         if mark.action == MarkAction::Start {
             return self.start(mark, now_ns);
@@ -174,6 +180,7 @@ impl Machine {
             annotations: Vec::new(),
             clock: mark.clock,
             start_ns: mark.time_ns,
+            last_ns: None,
             stop_ns: None,
             pauses: Vec::new(),
             paused_since_ns: None,
@@ -220,8 +227,7 @@ impl Machine {
 
     fn stop(&mut self, number: u32, mark: &Mark, outcome: Option<Outcome>, now_ns: i64) -> Vec<Effect> {
         let clock = self.episodes.get(&number).map_or(mark.clock, |open| open.record.clock);
-        // A stop on another clock comes from a producer that was started again: the episode ends with the old clock's last sample.
-        let stop_ns = if clock == mark.clock { Some(mark.time_ns) } else { self.last_time_on(clock) };
+        let stop_ns = if clock == mark.clock { Some(mark.time_ns) } else { self.end_on(number, clock) };
         if let Some(open) = self.episodes.get_mut(&number)
             && mark.action != MarkAction::Start
         {
@@ -237,7 +243,7 @@ impl Machine {
     /// Ends an open episode with its newest sample, because the session failed.
     pub(super) fn stop_where_it_stands(&mut self, number: u32, now_ns: i64) -> Vec<Effect> {
         let clock = self.episodes.get(&number).map(|open| open.record.clock);
-        let stop_ns = clock.and_then(|clock| self.last_time_on(clock));
+        let stop_ns = clock.and_then(|clock| self.end_on(number, clock));
         self.stop_at(number, stop_ns, None, now_ns)
     }
 
@@ -263,9 +269,13 @@ impl Machine {
         vec![Effect::SaveEpisode(Box::new(saved))]
     }
 
-    fn last_time_on(&self, clock: ClockId) -> Option<i64> {
+    /// Where an episode ends that no stop mark on its own clock ended: with the newest sample of that
+    /// clock. A producer that was started again stamps on another one.
+    fn end_on(&self, number: u32, clock: ClockId) -> Option<i64> {
+        let seen = self.episodes.get(&number).and_then(|open| open.record.last_ns);
         let times = self.streams.values().filter_map(StreamState::latest);
-        times.filter(|(own, _)| *own == clock).map(|(_, time_ns)| time_ns).max()
+        let newest = times.filter(|(own, _)| *own == clock).map(|(_, time_ns)| time_ns).max();
+        seen.max(newest)
     }
 
     fn discard(&mut self, number: u32, mark: &Mark) -> Vec<Effect> {
@@ -334,7 +344,9 @@ impl Machine {
         }
         let durable: BTreeMap<StreamId, u64> =
             self.streams.iter().map(|(stream, state)| (*stream, state.durable())).collect();
-        let ended = self.record.state.has_ended();
+        // An ended session waits for no sample, but for those that were accepted.
+        let ended =
+            self.record.state.has_ended() && self.streams.values().all(|state| state.durable() >= state.accepted());
         let mut due = Vec::new();
         for (number, open) in &self.episodes {
             let Phase::Waiting { until, not_before_ns, deadline_ns } = &open.phase else {
@@ -345,18 +357,25 @@ impl Machine {
             }
             let behind = behind(until, &durable);
             let tried = open.record.state == EpisodeState::Incomplete;
-            if behind.is_empty() || (!tried && (now_ns >= *deadline_ns || ended)) {
+            let is_whole =
+                if tried { !behind.iter().any(|stream| self.is_required(*stream)) } else { behind.is_empty() };
+            if is_whole || (!tried && (now_ns >= *deadline_ns || ended)) {
                 due.push((*number, behind));
             }
         }
         due.into_iter().flat_map(|(number, behind)| self.order_flush(number, &behind, durable.clone())).collect()
     }
 
+    fn is_required(&self, stream: StreamId) -> bool {
+        self.streams.get(&stream).is_some_and(|state| state.declaration().required)
+    }
+
     fn order_flush(&mut self, number: u32, behind: &[StreamId], mut to: BTreeMap<StreamId, u64>) -> Vec<Effect> {
-        let is_required =
-            |stream: &&StreamId| self.streams.get(stream).is_some_and(|state| state.declaration().required);
-        let missing: Vec<String> =
-            behind.iter().filter(is_required).map(|stream| feature_of(&self.streams, *stream)).collect();
+        let missing: Vec<String> = behind
+            .iter()
+            .filter(|stream| self.is_required(**stream))
+            .map(|stream| feature_of(&self.streams, *stream))
+            .collect();
         to.insert(StreamId::JOURNAL, self.record.journal_applied);
         let Some(open) = self.episodes.get_mut(&number) else {
             return Vec::new();
@@ -381,7 +400,11 @@ impl Machine {
         let waits = record.state == EpisodeState::Incomplete && !self.record.state.has_ended();
         open.record = record;
         if waits && let Some(until) = open.until_mut().map(std::mem::take) {
-            open.phase = Phase::Waiting { until, not_before_ns: i64::MIN, deadline_ns: i64::MAX };
+            open.phase = Phase::Waiting {
+                until,
+                not_before_ns: i64::MIN,
+                deadline_ns: now_ns.saturating_add(self.settings.incomplete_hold_ns),
+            };
             self.episodes.insert(number, open);
         }
         effects.extend(self.check_flushes(now_ns));

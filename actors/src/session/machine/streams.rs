@@ -140,8 +140,11 @@ impl StreamState {
             self.latest_ns = None;
             self.checkpoints.clear();
         }
-        self.latest_ns = Some(self.latest_ns.map_or(head.last_ns, |latest| latest.max(head.last_ns)));
-        let is_far = |last: &Checkpoint| head.first_ns.saturating_sub(last.time_ns).saturating_abs() >= CHECKPOINT_NS;
+        // The newest sample, not the largest time: one wild stamp must not say for ever that a stop mark is passed.
+        self.latest_ns = Some(head.last_ns);
+        // A long lag gets a coarser grid, so that the checkpoints always reach back over it.
+        let distance_ns = CHECKPOINT_NS.max(mark_lag_ns / 100);
+        let is_far = |last: &Checkpoint| head.first_ns.saturating_sub(last.time_ns).saturating_abs() >= distance_ns;
         if self.checkpoints.back().is_none_or(is_far) {
             self.checkpoints.push_back(Checkpoint { sequence: head.first, time_ns: head.first_ns });
         }
@@ -173,7 +176,8 @@ impl StreamState {
     }
 
     pub(super) fn set_durable(&mut self, next: u64) {
-        self.durable = self.durable.max(next.min(self.accepted));
+        self.durable = self.durable.max(next);
+        self.accepted = self.accepted.max(self.durable);
         self.close_holes();
     }
 

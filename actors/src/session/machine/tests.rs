@@ -351,6 +351,114 @@ fn after_a_failed_write_the_machine_goes_back_to_what_is_durable() {
     assert_eq!(machine.journal(mark(0, MarkAction::Start, 1, 0)), Verdict::Keep);
 }
 
+/// A robot rebooted in the middle of an episode. Its samples came on another clock, the stop mark
+/// too, and the episode was stored with nothing but its start.
+#[test]
+fn an_episode_cut_by_a_reboot_ends_with_the_last_sample_of_its_own_clock() {
+    let rebooted = ClockId::from_u128(8);
+    let mut machine = fresh();
+    machine.journal(mark(0, MarkAction::Start, 1, 0));
+    machine.durable(&durable(&[(StreamId::JOURNAL, 1)]), 0);
+    feed(&mut machine, 10);
+    for stream in [STATE, ACTION] {
+        assert_eq!(machine.samples(&SampleHead { clock: rebooted, ..head(stream, 10, 5) }), Verdict::Keep);
+    }
+    let JournalEntry::Mark(stop) = mark(1, MarkAction::StopSuccess, 1, 7) else { panic!("is a mark") };
+    machine.hello(&Hello { clock: rebooted, ..hello(1, vec![]) }, &BTreeMap::new()).expect("comes in");
+    machine.journal(JournalEntry::Mark(Mark { clock: rebooted, ..stop }));
+    let effects = machine.durable(&durable(&[(StreamId::JOURNAL, 2), (STATE, 11), (ACTION, 11)]), 0);
+    let order = flushes(&effects)[0];
+    assert_eq!(order.record.stop_ns, Some(9 * SECOND / 10));
+    assert_eq!((order.from[&STATE], order.to[&STATE]), (0, 11));
+}
+
+#[test]
+fn an_optional_stream_that_died_does_not_keep_an_episode_from_being_completed() {
+    let mut machine = fresh();
+    let force = StreamId(3);
+    machine.declare(declaration(force, "observation.force", false));
+    machine.samples(&head(force, 0, 0));
+    machine.journal(mark(0, MarkAction::Start, 1, 0));
+    feed(&mut machine, 10);
+    machine.journal(mark(1, MarkAction::StopSuccess, 1, SECOND));
+    machine.samples(&head(STATE, 10, SECOND));
+    machine.durable(&durable(&[(StreamId::JOURNAL, 2), (STATE, 11), (ACTION, 10), (force, 1)]), 0);
+    let effects = machine.tick(10 * SECOND);
+    let incomplete = EpisodeRecord { state: EpisodeState::Incomplete, ..flushes(&effects)[0].record.clone() };
+    machine.flushed(incomplete, 11 * SECOND);
+    machine.samples(&head(ACTION, 10, SECOND));
+    let effects = machine.durable(&durable(&[(ACTION, 11)]), 12 * SECOND);
+    assert!(flushes(&effects)[0].missing.is_empty());
+}
+
+/// One dead camera pinned every stream's segments until the log was full for all sessions.
+#[test]
+fn an_incomplete_episode_holds_the_log_for_a_while_and_not_for_ever() {
+    for make_room in [false, true] {
+        let mut machine = fresh();
+        machine.journal(mark(0, MarkAction::Start, 1, 0));
+        feed(&mut machine, 600);
+        machine.journal(mark(1, MarkAction::StopSuccess, 1, 60 * SECOND));
+        machine.durable(&durable(&[(StreamId::JOURNAL, 2), (STATE, 600), (ACTION, 600)]), 0);
+        let effects = machine.tick(10 * SECOND);
+        let incomplete = EpisodeRecord { state: EpisodeState::Incomplete, ..flushes(&effects)[0].record.clone() };
+        machine.flushed(incomplete, 11 * SECOND);
+        let holds = |effects: &[Effect]| {
+            let below =
+                effects.iter().find_map(|effect| if let Effect::Release(below) = effect { Some(below) } else { None });
+            below.is_none_or(|below| !below.iter().any(|(stream, next)| *stream == STATE && *next > 0))
+        };
+        assert!(holds(&machine.tick(300 * SECOND)), "it waits for samples that complete it");
+        let effects = if make_room { machine.make_room(301 * SECOND) } else { machine.tick(700 * SECOND) };
+        assert!(!holds(&effects), "{effects:?}");
+    }
+}
+
+#[test]
+fn a_session_does_not_complete_while_a_mark_is_on_its_way() {
+    let mut machine = fresh();
+    machine.journal(mark(0, MarkAction::Start, 1, 0));
+    let refusal = machine.end(&End::Completed, 0).expect_err("it completed under a start mark");
+    assert_eq!(refusal.code, RefusalCode::Busy);
+    machine.end(&End::Failed("power".into()), 0).expect("fails");
+    let effects = machine.durable(&durable(&[(StreamId::JOURNAL, 1)]), 0);
+    assert_eq!((machine.record().state, machine.current()), (SessionState::Failed, None));
+    assert!(matches!(&effects[..], [Effect::Refuse(_), ..]), "{effects:?}");
+}
+
+#[test]
+fn one_wild_time_does_not_make_every_later_stop_mark_pass() {
+    let mut machine = fresh();
+    machine.samples(&head(STATE, 0, 86_400 * SECOND));
+    machine.samples(&head(STATE, 1, SECOND / 10));
+    machine.samples(&head(ACTION, 0, SECOND / 10));
+    machine.journal(mark(0, MarkAction::Start, 1, 0));
+    machine.journal(mark(1, MarkAction::StopSuccess, 1, SECOND));
+    let effects = machine.durable(&durable(&[(StreamId::JOURNAL, 2), (STATE, 2), (ACTION, 1)]), 0);
+    assert!(flushes(&effects).is_empty(), "both streams are still behind the mark");
+}
+
+#[test]
+fn a_long_mark_lag_is_kept() {
+    let recovered = Recovered {
+        record: record(),
+        episodes: vec![],
+        positions: BTreeMap::new(),
+        latest: BTreeMap::new(),
+        journal: vec![],
+    };
+    let settings = MachineSettings { mark_lag_ns: 300 * SECOND, ..MachineSettings::default() };
+    let (mut machine, _) = Machine::recover(recovered, settings, 0);
+    machine.declare(declaration(STATE, "observation.state", true));
+    for sequence in 0..6000 {
+        machine.samples(&head(STATE, sequence, i64::try_from(sequence).expect("small") * SECOND / 10));
+    }
+    machine.durable(&durable(&[(STATE, 6000)]), 0);
+    machine.tick(60 * SECOND);
+    let released = machine.record().released[&STATE];
+    assert!((2900..=3000).contains(&released), "300 s of 600 s stay: {released}");
+}
+
 proptest! {
     /// Whatever is cut off and told again: a restart that knows only the store and the log comes to
     /// the same episodes as a machine that never stopped.

@@ -358,7 +358,9 @@ impl Machine {
             ErrorCode::TooLarge | ErrorCode::BadMessage if stream != StreamId::JOURNAL => {
                 self.stream_refused(stream, code, text, effects)
             }
-            ErrorCode::TooLarge | ErrorCode::BadMessage | ErrorCode::BadMark | ErrorCode::Storage => {
+            // A server that cannot store now will again: what it did not acknowledge is kept, for as long as it takes.
+            ErrorCode::Storage => effects.push(Effect::Report(format!("server cannot store: {text}"))),
+            ErrorCode::TooLarge | ErrorCode::BadMessage | ErrorCode::BadMark => {
                 let text = format!("server reported {code:?}: {text}");
                 self.error = Some(text.clone());
                 effects.push(Effect::Report(text));

@@ -43,7 +43,9 @@ fn pictures(
     let media = &stream.samples.media;
     let size = declared_size(&spec);
     count_bad(media, size, &spec, counted)?;
-    let is_good = |sample: usize| media[sample].size == Some(size);
+    let scans = Scans::of(media, size, sorted, picks);
+    scans.count(media, counted);
+    let is_good = |sample: usize| media[sample].size == Some(size) && !scans.is_broken(sample);
     let last_good = sorted.last_good(is_good);
     let mut used = vec![false; media.len()];
     let mut black: Option<Bytes> = None;
@@ -53,7 +55,8 @@ fn pictures(
         let (shown, added) = match pick {
             Some(Pick::Fresh(sample)) if is_good(*sample) => (Some(*sample), 0),
             Some(Pick::Fresh(sample) | Pick::Held(sample)) => {
-                (last_good[*sample], FILLED | media[*sample].flags & flag::UNDECODABLE)
+                let broken = if scans.is_broken(*sample) { flag::UNDECODABLE } else { 0 };
+                (last_good[*sample], FILLED | media[*sample].flags & flag::UNDECODABLE | broken)
             }
             Some(Pick::Later(_)) | None => (None, FILLED),
         };
@@ -80,6 +83,50 @@ fn pictures(
     }
     counted.unused = used.iter().filter(|used| !**used).count();
     Ok((camera, (times, flags)))
+}
+
+/// Which pictures with a sound header have pixels that do not decode.
+///
+/// The decoder (zune-jpeg, not strict) forgives damage inside a baseline scan, as other readers do: one
+/// that ends early or holds wrong bits gives grey or wrong colours from there on. Such pictures count as
+/// good. Broken are those that give no pixels: tables that are wrong or missing, damaged progressive scans.
+struct Scans(Vec<Option<bool>>);
+
+impl Scans {
+    /// Decodes what the rows would show, each picture once. When one of them is broken another one
+    /// takes its place, so then all the others are decoded as well.
+    fn of(media: &[MediaSample], size: (u32, u32), sorted: &Sorted, picks: &[Option<Pick>]) -> Self {
+        let is_sized = |sample: usize| media[sample].size == Some(size);
+        let last_sized = sorted.last_good(is_sized);
+        let mut scans = Self(vec![None; media.len()]);
+        let shown = picks.iter().filter_map(|pick| match pick {
+            Some(Pick::Fresh(sample) | Pick::Held(sample)) => last_sized[*sample],
+            Some(Pick::Later(_)) | None => None,
+        });
+        for sample in shown {
+            scans.decode(media, sample);
+        }
+        if scans.0.contains(&Some(false)) {
+            (0..media.len()).filter(|sample| is_sized(*sample)).for_each(|sample| scans.decode(media, sample));
+        }
+        scans
+    }
+
+    fn decode(&mut self, media: &[MediaSample], sample: usize) {
+        self.0[sample].get_or_insert_with(|| jpeg::decode_rgb(&media[sample].data).is_ok());
+    }
+
+    fn is_broken(&self, sample: usize) -> bool {
+        self.0[sample] == Some(false)
+    }
+
+    fn count(&self, media: &[MediaSample], counted: &mut FeatureRows) {
+        for (sample, _) in media.iter().zip(&self.0).filter(|(_, scan)| **scan == Some(false)) {
+            counted.undecodable += 1;
+            let first = counted.first_undecodable.map_or(sample.sequence, |first| first.min(sample.sequence));
+            counted.first_undecodable = Some(first);
+        }
+    }
 }
 
 fn count_bad(

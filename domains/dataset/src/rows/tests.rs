@@ -554,6 +554,72 @@ fn coded_units_that_do_not_fit_are_left_to_an_encoder_with_all_that_it_needs() {
     assert!(matches!(make_rows(input(&cut, RowClock::Grid, 10)), Err(RowsError::NoConfig { units: 4, .. })));
 }
 
+/// A picture whose header and end are sound, and whose scan names a Huffman table that is not there.
+fn broken_scan() -> Bytes {
+    let mut bytes = jpeg(90).to_vec();
+    let scan = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).expect("a scan");
+    // Marker, length (2), number of components, the first one's name, then its tables.
+    bytes[scan + 6] = 0x33;
+    assert!(crate::jpeg::probe(&bytes).is_ok(), "a look at the header does not tell");
+    assert!(crate::jpeg::decode_rgb(&bytes).is_err(), "it does not decode");
+    bytes.into()
+}
+
+/// Rows of pictures every 100 ms at `fps`: the pictures shown, the flags and what was counted.
+fn shown(pictures: &[Bytes], fps: u32) -> (Vec<Bytes>, Vec<u8>, FeatureRows) {
+    let times: Vec<i64> = (0..pictures.len() as i64).map(|k| k * 100 * MS).collect();
+    let units: Vec<(i64, Bytes, u8)> =
+        times.iter().zip(pictures).map(|(time, data)| (*time, data.clone(), 0)).collect();
+    let cut = cut_from(vec![state(&times), camera(Content::Jpeg, &units)], 0, SECOND);
+    let (episode, report) = rows_of(&cut, RowClock::Grid, fps);
+    let data = episode.cameras[0].pictures.iter().map(|picture| picture.data.clone()).collect();
+    (data, flags_of(&episode, "observation.images.front"), report.features[1].clone())
+}
+
+#[test]
+fn a_picture_whose_scan_does_not_decode_is_filled_and_counted_wherever_it_is() {
+    const BAD: u8 = FILLED | flag::UNDECODABLE;
+    let (first, second, third, bad) = (jpeg(10), jpeg(20), jpeg(30), broken_scan());
+    let black = crate::jpeg::black(24, 16).unwrap();
+    let (data, flags, counted) = shown(&[bad.clone(), second.clone(), third.clone()], 10);
+    assert_eq!((data, flags), (vec![black.clone(), second.clone(), third.clone()], vec![BAD, 0, 0]));
+    assert_eq!((counted.undecodable, counted.first_undecodable, counted.filled, counted.unused), (1, Some(0), 1, 1));
+    // In the middle, two in a row, behind one that even the header gives away.
+    let cut_off = first.slice(..40);
+    let pictures = [first.clone(), cut_off, bad.clone(), bad.clone(), third.clone()];
+    let (data, flags, counted) = shown(&pictures, 10);
+    assert_eq!(data, [first.clone(), first.clone(), first.clone(), first.clone(), third.clone()]);
+    assert_eq!(flags, [0, BAD, BAD, BAD, 0]);
+    assert_eq!((counted.undecodable, counted.first_undecodable, counted.filled), (3, Some(1), 3));
+    // Nothing decodes at all.
+    let (data, flags, counted) = shown(&[bad.clone(), bad.clone()], 10);
+    assert_eq!((data, flags), (vec![black.clone(), black], vec![BAD, BAD]));
+    assert_eq!((counted.undecodable, counted.first_undecodable), (2, Some(0)));
+}
+
+/// Rows show every other picture; the one that stands in for a broken one must have been decoded as well.
+#[test]
+fn a_broken_picture_is_not_filled_with_another_broken_one_that_no_row_shows() {
+    let (first, third, bad) = (jpeg(10), jpeg(30), broken_scan());
+    let (data, flags, counted) = shown(&[first.clone(), bad.clone(), bad.clone(), third.clone(), third.clone()], 5);
+    assert_eq!(data, [first.clone(), first.clone(), third.clone()]);
+    assert_eq!(flags, [0, FILLED | flag::UNDECODABLE, 0]);
+    assert_eq!((counted.undecodable, counted.first_undecodable), (2, Some(1)));
+    // While all that is shown decodes, the others are left alone.
+    let (data, _, counted) = shown(&[first.clone(), bad, third.clone()], 5);
+    assert_eq!((data, counted.undecodable), (vec![first, third], 0));
+}
+
+/// Stated so that a decoder that grows stricter is noticed: it would fill more rows.
+#[test]
+fn a_scan_that_ends_early_counts_as_a_picture() {
+    let whole = jpeg(90);
+    let scan = whole.windows(2).position(|pair| pair == [0xff, 0xda]).expect("a scan");
+    let early: Bytes = [&whole[..scan + 14], &[0xff, 0xd9][..]].concat().into();
+    let (data, flags, counted) = shown(&[whole.clone(), early.clone()], 10);
+    assert_eq!((data, flags, counted.undecodable), (vec![whole, early], vec![0, 0], 0));
+}
+
 #[test]
 fn each_real_difference_of_two_feature_sets_is_named() {
     let spec = |key: &str, names: &[&str]| FeatureSpec {
