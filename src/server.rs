@@ -32,6 +32,8 @@ mod port;
 
 /// Folder of tokens that were made while no server could be asked; see [`Auth`].
 pub const TOKEN_INBOX: &str = "tokens.d";
+/// Threads for blocking calls, per event loop. Records are synced in groups, so a few serve many sessions.
+pub(crate) const BLOCKING_THREADS: usize = 12;
 /// How often idle operators are forgotten and gauges are read.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// Longest wait for sessions to drain. A disk that answers no more must not keep the process for ever.
@@ -44,7 +46,14 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 pub fn run(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     // The only crypto back end; a second call finds it installed, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let system = System::new();
+    // Idle connections touch little of many pages; whole huge pages would stay in memory for each of them.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!("huge pages stay on: {error}");
+    }
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build();
+    let runtime = runtime.context("no runtime could be started; raise the limit of threads")?;
+    let system = System::with_tokio_rt(move || runtime);
     system.block_on(serve(config, ready))
 }
 
@@ -105,7 +114,7 @@ async fn serve(config: Config, ready: impl FnOnce(SocketAddr)) -> Result<()> {
 
 fn gauges(house: &House) {
     let usage = house.log.usage();
-    metrics::gauge!("tendon_log_bytes").set(usage.bytes as f64);
+    metrics::gauge!("tendon_log_bytes").set(usage.held_bytes as f64);
     metrics::gauge!("tendon_log_bytes_max").set(usage.bytes_max as f64);
 }
 

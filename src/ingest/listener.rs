@@ -47,17 +47,22 @@ pub async fn serve<T>(request: Request, framed: Framed<T, h1::Codec>, door: Arc<
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let parts = framed.into_parts();
-    let mut io = parts.io;
-    match admit(&request, &door).await {
+    let (mut io, read_buf) = {
+        let parts = framed.into_parts();
+        (parts.io, parts.read_buf)
+    };
+    let admitted = admit(&request, &door).await;
+    let accepted = accept_text(&request);
+    // A connection lives for hours: nothing of its handshake stays.
+    drop(request);
+    match admitted {
         Ok(identity) => {
-            let accepted = accept_text(&request);
             if io.write_all(accepted.as_bytes()).await.is_err() || io.flush().await.is_err() {
                 return;
             }
             metrics::gauge!("tendon_connections").increment(1.0);
             // A client may send right behind its handshake: what was read already comes first.
-            let io = Prefixed::new(parts.read_buf, io);
+            let io = Prefixed::new(read_buf, io);
             connection::run(io, &door, &identity, &arbiter).await;
             metrics::gauge!("tendon_connections").decrement(1.0);
         }
@@ -147,6 +152,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
         }
         let count = self.prefix.len().min(buf.remaining());
         buf.put_slice(&self.prefix.split_to(count));
+        if self.prefix.is_empty() {
+            self.prefix = bytes::BytesMut::new();
+        }
         std::task::Poll::Ready(Ok(()))
     }
 }

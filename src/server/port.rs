@@ -105,8 +105,12 @@ pub(super) fn open(config: &Config, door: Arc<Door>, state: HttpState) -> Result
     let address = listener.local_addr()?;
     let tls = config.tls.as_ref().map(acceptor).transpose()?;
     let state = web::Data::new(state);
-    let builder =
-        Server::build().workers(config.worker_threads()).backlog(BACKLOG).disable_signals().shutdown_timeout(1);
+    let builder = Server::build()
+        .workers(config.worker_threads())
+        .worker_max_blocking_threads(super::BLOCKING_THREADS)
+        .backlog(BACKLOG)
+        .disable_signals()
+        .shutdown_timeout(1);
     let server = builder.listen("tendon", listener, move || {
         let (door, state, tls) = (Arc::clone(&door), state.clone(), tls.clone());
         fn_factory(move || services(Arc::clone(&door), state.clone(), tls.clone()))

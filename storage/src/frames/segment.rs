@@ -13,8 +13,11 @@ use super::error::LogError;
 use super::file::{File, Files};
 use super::format::{BLOCK_BYTES, DATA_START, Header, RUNS_MAX, Run, Seal};
 
-/// Free files that are kept; more are removed.
-const SPARES_MAX: usize = 4;
+/// Spares that are always kept.
+const SPARES_MIN: usize = 4;
+/// Part of the log's budget that may lie in spares beyond that. A spare is written again as it is; a new
+/// segment is filled with zeros first, which costs as much as what it will hold.
+const SPARES_PART: u64 = 8;
 /// Zeros that are written at once.
 const FILL_BYTES: u64 = 1 << 20;
 
@@ -271,7 +274,9 @@ impl Pool {
     pub fn put(&self, mut segment: Segment) {
         let is_wanted = {
             let shelf = lock(&self.shelf);
-            shelf.spares.len() < SPARES_MAX && shelf.bytes <= self.bytes_max
+            let spare_bytes = shelf.spares.len() as u64 * self.segment_bytes;
+            let has_place = shelf.spares.len() < SPARES_MIN || spare_bytes < self.bytes_max / SPARES_PART;
+            has_place && shelf.bytes <= self.bytes_max
         };
         // The header says that nothing in it counts, so that a start does not find it again.
         let is_blank = !segment.is_suspect && segment.write_header(self.next_generation(), Vec::new(), &[]).is_ok();
