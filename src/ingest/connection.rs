@@ -25,7 +25,7 @@ use tendon_protocol::envelope::ENVELOPE_BYTES;
 use tendon_protocol::id::{SessionId, StreamId};
 use tendon_protocol::limit::PAYLOAD_BYTES_MAX;
 use tendon_protocol::message::Message;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -37,8 +37,6 @@ use crate::auth::Identity;
 
 /// Time for the first message after the handshake.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Read at once from the socket. Eight batches of 16 samples; an idle connection holds this much.
-const READ_BYTES: usize = 16 << 10;
 /// Handed to the actor at once: one wake-up for about thirty batches.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Charged at least per message, so that byte permits bound the count of messages too.
@@ -56,7 +54,8 @@ where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let (read, write) = tokio::io::split(io);
-    let (mut read, mut write) = after_handshake_split(BufReader::with_capacity(READ_BYTES, read), write, Role::Server);
+    let (mut read, mut write) = after_handshake_split(read, write, Role::Server);
+    // It reads into a buffer of its own, 8 KiB: a second one in front would double what an idle connection holds.
     // The default of 64 MiB would be reserved for any header that claims it.
     read.set_max_message_size(PAYLOAD_BYTES_MAX + ENVELOPE_BYTES + 4096);
     read.set_auto_close(false);
