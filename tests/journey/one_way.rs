@@ -273,3 +273,41 @@ async fn an_ended_session_says_goodbye_and_its_episodes_outlive_a_restart() {
     let server = home.start().await;
     assert_frames(&server.frames(session, 0, "observation.state").await, STATE, 0..11);
 }
+
+/// The manifest of a dataset reached object storage and `info.json` did not: the next export took the
+/// manifest's word for what was written, and an episode was missing without a word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_goes_on_where_info_json_says_and_keeps_what_was_there() {
+    let mut home = Home::new(QUICK);
+    let server = home.start().await;
+    let session = server.session().await;
+    let dataset = server.session_record(session).await["dataset"].as_str().unwrap().to_owned();
+    let mut wire = Wire::connect(&server, session, 1).await;
+    declare(&mut wire).await;
+    record(&mut wire, 1, 0, 0, COUNT).await;
+    server.episode_in(session, 0, "stored").await;
+    let first = server.export(json!({ "dataset": dataset })).await;
+    let prefix = first["prefix"].as_str().unwrap().to_owned();
+    let place = home.data().join("objects").join(&prefix).join("meta");
+    let left = ["info.json", "tendon/statistics-000001.json"]
+        .map(|file| (place.join(file), std::fs::read(place.join(file)).unwrap()));
+
+    record(&mut wire, 2, 2, COUNT, COUNT).await;
+    server.episode_in(session, 1, "stored").await;
+    let second = server.export(json!({ "dataset": dataset })).await;
+    assert_eq!((second["prefix"].as_str(), second["rows"].as_u64()), (Some(&*prefix), Some(2 * COUNT)), "{second}");
+    // As if the server had died between the two.
+    for (file, content) in left {
+        std::fs::write(file, content).unwrap();
+    }
+
+    record(&mut wire, 3, 4, 2 * COUNT, COUNT).await;
+    server.episode_in(session, 2, "stored").await;
+    let third = server.export(json!({ "dataset": dataset })).await;
+    assert_eq!((third["prefix"].as_str(), third["rows"].as_u64()), (Some(&*prefix), Some(3 * COUNT)), "{third}");
+    let exported = Exported::of(&server, third, true).await;
+    for (number, from) in [(0, 0), (1, COUNT), (2, 2 * COUNT)] {
+        let sent: Vec<u8> = (from..from + COUNT).flat_map(|sequence| bytes_of(&sample(STATE, sequence))).collect();
+        assert_eq!(column(&exported.episode(number), "observation.state"), sent, "episode {number}");
+    }
+}
