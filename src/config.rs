@@ -118,7 +118,7 @@ pub struct Admission {
 pub struct Video {
     /// `keep`, `h264` or `av1`.
     pub codec: VideoChoice,
-    /// Program that encodes, by name or path.
+    /// Program that encodes, by name or path; also measures and fills cameras that send H.264 or AV1.
     pub ffmpeg: PathBuf,
 }
 
